@@ -1,0 +1,113 @@
+"""`senergy aggregate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from slurm_energy.cli.options import (
+    ClustersOption,
+    ConfigOption,
+    EndOption,
+    LedgerOption,
+    ProfileOption,
+    StartOption,
+    moment,
+    site_zone,
+    split,
+    window_days,
+)
+
+if TYPE_CHECKING:
+    from slurm_energy.ledger.aggregate import Outcome
+
+
+def aggregate(
+    start: StartOption = None,
+    end: EndOption = None,
+    source: Annotated[
+        str, typer.Option("--from", help="sacct, pyslurm, or a file that sacct wrote (plain or .gz; -: standard input).")
+    ] = "sacct",
+    clusters: ClustersOption = None,
+    profile: ProfileOption = None,
+    cluster_name: Annotated[
+        Optional[str], typer.Option("--cluster", help="Cluster of records that name none.", show_default=False)
+    ] = None,
+    columns: Annotated[
+        Optional[str], typer.Option("--columns", help="Columns of a file without a header.", show_default=False)
+    ] = None,
+    delimiter: Annotated[str, typer.Option("--delimiter", help="Delimiter of a file.", show_default=False)] = "",
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+    json_: Annotated[bool, typer.Option("--json", help="Say what was done as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only errors and rows set aside.")] = False,
+) -> None:
+    """Turn job records into days of the ledger.
+
+    Without -S and -E: the days since the last run and those that changed. Safe to run again at any time: each record
+    counts once. Ends with 1 where rows were set aside.
+
+    Examples:
+
+      senergy aggregate                                   nightly, from sacct
+      senergy aggregate -S 2026-01-01 -E 2026-02-01       a month again
+      senergy aggregate --from jobs.txt.gz --profile strubell2019
+    """
+    from slurm_energy.cli.aggregate_run import run
+
+    asked = (moment(start, zone := site_zone(_load(config)), "-S"), moment(end, zone, "-E"))
+    outcome = run(
+        config, ledger, source, window_days(*asked), split(clusters), profile, cluster_name,
+        tuple((columns or "").split(",")) if columns else (), delimiter, quiet or json_,
+    )  # fmt: skip
+    _tell(outcome, json_, quiet)
+    if outcome.counts.set_aside:
+        raise typer.Exit(1)
+
+
+def _load(path: Path | None):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    from slurm_energy.config import load_config
+
+    return load_config(path)[0]
+
+
+def _tell(outcome: Outcome, as_json: bool, quiet: bool) -> None:
+    """What was done, for a person or a machine; rows set aside always on stderr."""
+    import json
+    import sys
+
+    counts = outcome.counts
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "records": counts.records, "waiting": counts.waiting, "repeated": counts.repeated,
+                    "set_aside": counts.set_aside, "set_aside_file": str(outcome.set_aside_file or ""),
+                    "days_written": outcome.days_written, "days_unchanged": outcome.days_unchanged,
+                    "first_day": str(outcome.first_day or ""), "last_day": str(outcome.last_day or ""),
+                },
+                indent=2,
+            )
+        )  # fmt: skip
+    elif not quiet:
+        span = f" from {outcome.first_day} to {outcome.last_day}" if outcome.first_day else ""
+        print(f"{counts.records:,} allocations{span}; {outcome.days_written:,} days written, {outcome.days_unchanged:,} unchanged")
+        notes = []
+        if counts.waiting:
+            notes.append(f"{counts.waiting:,} never started or still pending")
+        if counts.repeated:
+            notes.append(f"{counts.repeated:,} records repeated (the latest state counts)")
+        if outcome.slurm_energy_unused:
+            notes.append(f"{outcome.slurm_energy_unused:,} with a Slurm energy figure not used (see [slurm] energy_plugin)")
+        for note in notes:
+            print(f"  {note}")
+    if counts.set_aside:
+        for row in outcome.set_aside[:10]:
+            place = f"{row.source}, line {row.line}" if row.line else row.source
+            print(f"senergy: {place}: {row.reason!s}", file=sys.stderr)
+        more = f" (the first 10 are shown)" if counts.set_aside > 10 else ""
+        print(
+            f"senergy: {counts.set_aside:,} rows set aside{more}; they are kept in {outcome.set_aside_file}", file=sys.stderr
+        )

@@ -1,0 +1,1 @@
+"""The ledger: days of attributed, priced job energy in Parquet; written by one aggregator, read by everybody."""

@@ -1,0 +1,104 @@
+"""New records against the days that the ledger has: who is later, which days change, what stays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+import duckdb
+import pyarrow as pa
+
+from slurm_energy.ledger.schema import NAMES, SCHEMA, SORT_KEY
+from slurm_energy.ledger.store import DayFile, Ledger
+from slurm_energy.slurm.normalise import quoted
+
+_EPOCH = date(1970, 1, 1)
+_OLD_KEY = "cluster, coalesce(array_job_id, job_id) AS a, coalesce(array_task_id, -1) AS b, epoch(start)::BIGINT AS start"
+_NEW_KEY = "cluster, coalesce(array_job_id, job_id) AS a, coalesce(array_task_id, -1) AS b, start"
+_SAME = "USING (cluster, a, b, start)"
+
+
+def prepare(
+    con: duckdb.DuckDBPyConnection, ledger: Ledger, window: tuple[int, int] | None
+) -> list[tuple[str, int]]:  # fmt: skip
+    """Drops new records that the ledger knows in a later state; the (cluster, day) pairs that must be written anew.
+
+    A day outside of the window is touched only where the ledger has it already: else it would be half a day.
+    """
+    clusters = [row[0] for row in con.execute("SELECT DISTINCT cluster FROM parsed ORDER BY 1").fetchall()]
+    first = con.execute("SELECT min(first_day) FROM placed").fetchone()
+    have: list[DayFile] = []
+    if clusters and first is not None:
+        have = ledger.days(clusters, start=_EPOCH + timedelta(days=int(first[0])))
+    known = {(file.cluster, (file.day - _EPOCH).days) for file in have}
+    affected: set[tuple[str, int]] = set()
+    if have:
+        con.execute(f"CREATE TEMP TABLE fresh AS SELECT {_NEW_KEY}, \"end\", elapsed_s FROM parsed")
+        con.execute(f"""
+            CREATE TEMP TABLE old AS
+            SELECT cluster, a, b, start, date, "end", elapsed_s
+            FROM (SELECT {_OLD_KEY}, date, epoch("end")::BIGINT AS "end", elapsed_s FROM read_parquet({_paths(have)}))
+            SEMI JOIN fresh {_SAME}""")
+        con.execute(f"""
+            CREATE TEMP TABLE later AS
+            SELECT cluster, a, b, start
+            FROM (SELECT cluster, a, b, start, max("end") AS old_end, sum(elapsed_s) AS old_s FROM old GROUP BY ALL)
+            JOIN fresh {_SAME}
+            WHERE CASE WHEN fresh."end" IS NULL THEN old_end IS NOT NULL OR old_s > fresh.elapsed_s
+                       ELSE coalesce(old_end > fresh."end", false) END""")
+        con.execute(f"""
+            DELETE FROM parsed WHERE rowid IN (
+              SELECT id FROM (SELECT rowid AS id, {_NEW_KEY} FROM parsed) SEMI JOIN later {_SAME})""")
+        superseded = con.execute(f"SELECT DISTINCT cluster, date FROM old ANTI JOIN later {_SAME}").fetchall()
+        affected.update((cluster, (day - _EPOCH).days) for cluster, day in superseded)
+    touched = con.execute(
+        "SELECT DISTINCT cluster, unnest(range(first_day, last_day + 1)) AS day FROM "
+        "(SELECT DISTINCT cluster, first_day, last_day FROM placed)"
+    ).fetchall()
+    for cluster, day in touched:
+        if window is None or window[0] <= day <= window[1] or (cluster, day) in known:
+            affected.add((cluster, day))
+    return sorted(affected)
+
+
+def combined(
+    con: duckdb.DuckDBPyConnection, new_rows_sql: str, ledger: Ledger, chunk: Sequence[tuple[str, int]]
+) -> pa.Table:  # fmt: skip
+    """The rows of these days: the new ones, and those of jobs that no new record speaks of. Sorted, ledger schema."""
+    wanted = set(chunk)
+    clusters = sorted({cluster for cluster, _ in chunk})
+    first, last = _EPOCH + timedelta(days=chunk[0][1]), _EPOCH + timedelta(days=chunk[-1][1] + 1)
+    old = [file for file in ledger.days(clusters, first, last) if (file.cluster, (file.day - _EPOCH).days) in wanted]
+    columns = ", ".join(f'"{name}"' for name in NAMES)
+    sql = f"SELECT {columns} FROM ({new_rows_sql})"
+    if old:
+        as_numbers = ", ".join(_as_number(name) for name in NAMES)
+        sql += f"""
+            UNION ALL SELECT {columns} FROM (
+              SELECT {as_numbers}, a, b, s FROM (
+                SELECT *, coalesce(array_job_id, job_id) AS a, coalesce(array_task_id, -1) AS b, epoch(start)::BIGINT AS s
+                FROM read_parquet({_paths(old)})))
+            ANTI JOIN (SELECT cluster, coalesce(array_job_id, job_id) AS a, coalesce(array_task_id, -1) AS b, start AS s FROM parsed)
+            USING (cluster, a, b, s)"""
+    key = ", ".join(f'"{name}" NULLS FIRST' for name in SORT_KEY)
+    table = con.sql(f"SELECT * FROM ({sql}) ORDER BY date, cluster, {key}").to_arrow_table()
+    return pa.table([_cast(table[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
+
+
+def _as_number(name: str) -> str:
+    """Days and times of the ledger as the whole numbers that the expression gives."""
+    if name in ("submit", "start", "end"):
+        return f'epoch("{name}")::BIGINT AS "{name}"'
+    return f"(date - DATE '1970-01-01')::BIGINT AS date" if name == "date" else f'"{name}"'
+
+
+def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if pa.types.is_date32(kind):
+        return column.cast(pa.int32()).cast(kind)
+    if pa.types.is_timestamp(kind):
+        return column.cast(pa.int64()).cast(kind)
+    return column.cast(kind)
+
+
+def _paths(files: Sequence[DayFile]) -> str:
+    return "[" + ", ".join(quoted(str(file.path)) for file in files) + "]"

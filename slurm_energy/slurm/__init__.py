@@ -1,0 +1,1 @@
+"""What Slurm says: job records from sacct, saved sacct output and pyslurm, and Slurm's own formats."""

@@ -1,0 +1,65 @@
+"""Whether the fields of one row can be what their columns say: for rows that have to be put together again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from slurm_energy.slurm import states
+from slurm_energy.slurm.columns import FREE_TEXT
+
+_TIME = re.compile(r"\d{1,11}|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d|Unknown|None|INVALID|N/A|", re.IGNORECASE)
+_PATTERNS = {
+    "JobID": re.compile(r"\d+(_(\d+|\[[^|]*\])|\+\d+)?(\.[\w+]+)?"),
+    "JobIDRaw": re.compile(r"\d+(\.[\w+]+)?"),
+    "Submit": _TIME,
+    "Eligible": _TIME,
+    "Start": _TIME,
+    "End": _TIME,
+    "ElapsedRaw": re.compile(r"\d*"),
+    "NNodes": re.compile(r"\d*"),
+    "NCPUS": re.compile(r"\d*"),
+    "ExitCode": re.compile(r"(\d+:\d+)?"),
+    "AllocTRES": re.compile(r"([\w/]+(:[^=,]+)?=[^,=|]+(,|$))*"),
+}
+
+
+def is_plausible(row: Mapping[str, str]) -> bool:
+    """True where every typed column holds text of its type and the state is one of Slurm's."""
+    state = row.get("State")
+    if state is not None and state.split(" ")[0].rstrip("+").upper() not in states.ALL:
+        return False
+    return all(pattern.fullmatch(row[name]) for name, pattern in _PATTERNS.items() if name in row)
+
+
+def rejoin(fields: Sequence[str], columns: Sequence[str], delimiter: str) -> dict[str, str] | None:
+    """The row that the fields make when a free-text column held the delimiter; None where no reading is plausible.
+
+    More fields than columns: the extra delimiters belong to a job name, comment or the like. Where several readings
+    are plausible they differ in those texts alone, and the first is taken: every number is the same in all of them.
+    """
+    extra = len(fields) - len(columns)
+    free = [index for index, name in enumerate(columns) if name in FREE_TEXT]
+    if extra < 0 or (extra and not free) or extra > 200:
+        return None
+    for reading in _readings(list(fields), columns, free, extra, delimiter):
+        row = dict(zip(columns, reading, strict=True))
+        if is_plausible(row):
+            return row
+    return None
+
+
+def _readings(
+    fields: list[str], columns: Sequence[str], free: Sequence[int], extra: int, delimiter: str
+) -> Iterator[list[str]]:
+    """All ways to give the extra delimiters to the free-text columns, the earlier columns first."""
+    if not free or not extra:
+        if not extra:
+            yield fields
+        return
+    column = free[0]
+    for taken in range(extra, -1, -1):
+        if taken < extra and len(free) == 1:
+            return
+        joined = [*fields[:column], delimiter.join(fields[column : column + taken + 1]), *fields[column + taken + 1 :]]
+        yield from _readings(joined, columns, free[1:], extra - taken, delimiter)

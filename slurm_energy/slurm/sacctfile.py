@@ -1,0 +1,232 @@
+"""Saved sacct output: plain or gzip, columns by header in any order, joined or broken as files get.
+
+A file that is whole is not copied: `scan` only looks that every line has as many fields as the header and hands the
+file on. Where lines are odd (a delimiter or a newline in a job name, a foreign encoding, a second header, an end cut
+off) the good lines go to a copy, and the odd ones are put together again one by one or set aside.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from slurm_energy.slurm.columns import canonical, missing_necessary, recognised
+from slurm_energy.slurm.errors import SourceError
+from slurm_energy.slurm.plausible import rejoin
+from slurm_energy.slurm.records import RawRecords, SetAside, Table
+
+BLOCK = 8 << 20
+_DELIMITERS = ("|", "\t", "\x1f", ";", "^", ",", "!")
+
+
+def scan(path: Path, workdir: Path, columns: Sequence[str] = (), delimiter: str = "") -> RawRecords:
+    """The records of a saved sacct file.
+
+    columns: the file's columns where it has no header; delimiter: where it is none of the usual ones.
+    workdir: a folder for a copy, where one is needed; it must outlive the use of the result.
+    Raises SourceError where the file cannot be read or a necessary column is missing.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(65536)
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror}") from error
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise SourceError(f"{path}: UTF-16 text; convert it first:  iconv -f UTF-16 -t UTF-8 {path} > NEW")
+    packed = start[:2] == b"\x1f\x8b"
+    reader = _Reader(path, packed, workdir, tuple(columns), delimiter)
+    if not packed and reader.is_whole():
+        return RawRecords(str(path), tables=(reader.as_it_is(),))
+    return reader.sorted_out()
+
+
+class _Reader:
+    """One pass over one file; what it found stays in it until it is handed over."""
+
+    def __init__(self, path: Path, packed: bool, workdir: Path, columns: tuple[str, ...], delimiter: str) -> None:
+        self.path, self.packed, self.workdir, self.given = path, packed, workdir, columns
+        with self._open() as file:
+            first = self._first_line(file)
+        self.bom = first.startswith(b"\xef\xbb\xbf")
+        header = first.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "backslashreplace").rstrip("\r\n")
+        self.delimiter = delimiter or self._delimiter_of(header, columns)
+        self.byte = self.delimiter.encode()
+        self.has_header = recognised(header.split(self.delimiter)) >= (2 if columns else 1)
+        names = canonical(header.split(self.delimiter)) if self.has_header else canonical(columns)
+        if not names:
+            raise SourceError(
+                f"{path}: no header line; name the columns in their order:  --columns JobID,User,Account,State,..."
+            )
+        self.columns = self._checked(names, 1)
+        self.header = header.encode()
+        self.tables: list[Table] = []
+        self.rows: list[tuple[int | None, dict[str, str]]] = []
+        self.set_aside: list[SetAside] = []
+
+    def _open(self) -> IO[bytes]:
+        return gzip.open(self.path, "rb") if self.packed else self.path.open("rb")  # type: ignore[return-value]
+
+    def _first_line(self, file: IO[bytes]) -> bytes:
+        try:
+            return file.readline(1 << 20)
+        except (EOFError, OSError, zlib.error) as error:
+            raise SourceError(f"{self.path}: not a readable gzip file ({error})") from error
+
+    def _delimiter_of(self, header: str, columns: Sequence[str]) -> str:
+        if columns:
+            return max(_DELIMITERS, key=lambda mark: -abs(header.count(mark) + 1 - len(columns)))
+        return max(_DELIMITERS, key=lambda mark: recognised(header.split(mark)))
+
+    def _checked(self, names: list[str], line: int) -> tuple[str, ...]:
+        missing = missing_necessary(names)
+        if missing:
+            raise SourceError(
+                f"{self.path}, line {line}: no column {' and no column '.join(missing)}; "
+                "ask sacct for it with -o (see docs/install.md, 'Saved job records'), or name the columns with --columns"
+            )
+        return tuple(names)
+
+    def is_whole(self) -> bool:
+        """Whether every line after the header has the same number of fields, is UTF-8 and no second header."""
+        fields = len(self.columns) - 1
+        rest = b""
+        with self._open() as file:
+            if self.has_header:
+                file.readline()
+            while block := file.read(BLOCK):
+                lines = (rest + block).split(b"\n")
+                rest = lines.pop()
+                if not self._all_good(lines, fields):
+                    return False
+        return not rest or self._all_good([rest], fields)
+
+    def _all_good(self, lines: list[bytes], delimiters: int) -> bool:
+        """Whether a block needs no look at its single lines."""
+        mark = self.byte
+        if any(line.count(mark) != delimiters for line in lines):
+            return False
+        text = b"\n".join(lines)
+        if b"\r" in text or b"\0" in text or b"JobID" in text:  # the last: a header in the middle
+            return False
+        try:
+            text.decode()
+        except UnicodeDecodeError:
+            return False
+        return True
+
+    def as_it_is(self) -> Table:
+        skip = int(self.has_header)
+        return Table(self.path, self.columns, self.delimiter, skip, lambda row: row + 1 + skip)
+
+    def sorted_out(self) -> RawRecords:
+        """Good lines to a copy per header, odd ones one by one."""
+        columns, odd = self.columns, list[tuple[int, bytes]]()
+        copy = _Copy(self.workdir / "good-0", columns, self.delimiter)
+        for number, line in self._lines():
+            if not line.strip(b"\r"):
+                continue
+            if self.has_header and line.rstrip(b"\r") == self.header:
+                continue
+            if (changed := self._another_header(line, number)) is not None:
+                self._put_together(odd, columns)
+                odd, columns = [], changed
+                self.tables.append(copy.done())
+                copy = _Copy(self.workdir / f"good-{len(self.tables)}", columns, self.delimiter)
+                self.header = line.rstrip(b"\r")
+                continue
+            line = line.removesuffix(b"\r")
+            if line.count(self.byte) == len(columns) - 1 and b"\r" not in line and b"\0" not in line and _is_utf8(line):
+                copy.add(number, line)
+            else:
+                odd.append((number, line))
+        self._put_together(odd, columns)
+        self.tables.append(copy.done())
+        return RawRecords(str(self.path), tuple(self.tables), self.rows, tuple(self.set_aside))
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        number = 0
+        with self._open() as file:
+            while True:
+                try:
+                    line = file.readline()
+                except (EOFError, OSError, zlib.error) as error:
+                    self.set_aside.append(
+                        SetAside(str(self.path), number + 1, f"the compressed stream ends early ({error})", "")
+                    )
+                    return
+                if not line:
+                    return
+                number += 1
+                if number == 1:
+                    line = line.removeprefix(b"\xef\xbb\xbf")
+                yield number, line.removesuffix(b"\n")
+
+    def _another_header(self, line: bytes, number: int) -> tuple[str, ...] | None:
+        """The columns, where this line is the header of another dump joined to this one."""
+        if b"JobID" not in line:
+            return None
+        names = canonical(line.decode("utf-8", "replace").strip().split(self.delimiter))
+        if recognised(names) < 4 or recognised(names) * 2 < len(names):
+            return None
+        return self._checked(names, number)
+
+    def _put_together(self, odd: list[tuple[int, bytes]], columns: tuple[str, ...]) -> None:
+        """Joins lines that a newline in a job name tore apart, gives extra delimiters back to free text."""
+        at = 0
+        while at < len(odd):
+            number, text = odd[at]
+            taken = 1
+            while text.count(self.byte) < len(columns) - 1 and at + taken < len(odd):
+                following, more = odd[at + taken]
+                if following != number + taken:
+                    break
+                text, taken = text + b"\n" + more, taken + 1
+            fields = text.decode("utf-8", "backslashreplace").split(self.delimiter)
+            row = rejoin(fields, columns, self.delimiter)
+            if row is not None:
+                self.rows.append((number, row))
+                at += taken
+                continue
+            alone = odd[at][1].decode("utf-8", "backslashreplace")
+            found = alone.count(self.delimiter) + 1
+            what = f"{found} fields where the header has {len(columns)}"
+            self.set_aside.append(SetAside(str(self.path), number, what, alone))
+            at += 1
+
+
+class _Copy:
+    """The good lines of a file, and where each stood."""
+
+    def __init__(self, path: Path, columns: tuple[str, ...], delimiter: str) -> None:
+        self.path, self.columns, self.delimiter = path, columns, delimiter
+        self.file = path.open("wb")
+        self.count, self.next_line = 0, -1
+        self.rows: list[int] = []
+        self.lines: list[int] = []
+
+    def add(self, number: int, line: bytes) -> None:
+        if number != self.next_line:  # remember only where a run of adjacent lines begins
+            self.rows.append(self.count)
+            self.lines.append(number)
+        self.file.write(line + b"\n")
+        self.count, self.next_line = self.count + 1, number + 1
+
+    def done(self) -> Table:
+        self.file.close()
+        return Table(self.path, self.columns, self.delimiter, 0, self.line_of)
+
+    def line_of(self, row: int) -> int:
+        run = bisect_right(self.rows, row) - 1
+        return self.lines[run] + row - self.rows[run]
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
