@@ -181,7 +181,7 @@ def _problem(config: Config) -> str:
                 return f"[power] {name}: {key} = {watts}: expected watts, at least 0"
     for number, hardware in enumerate(config.power.nodes, 1):
         if not hardware.names:
-            return f"[[power.nodes]] #{number}: expected names, such as names = \"gpu[01-10]\""
+            return f'[[power.nodes]] #{number}: expected names, such as names = "gpu[01-10]"'
     return ""
 
 

@@ -28,7 +28,8 @@ def aggregate(
     start: StartOption = None,
     end: EndOption = None,
     source: Annotated[
-        str, typer.Option("--from", help="sacct, pyslurm, or a file that sacct wrote (plain or .gz; -: standard input).")
+        str,
+        typer.Option("--from", help="sacct, pyslurm, or a file that sacct wrote (plain or .gz; -: standard input)."),
     ] = "sacct",
     clusters: ClustersOption = None,
     profile: ProfileOption = None,
@@ -93,21 +94,26 @@ def _tell(outcome: Outcome, as_json: bool, quiet: bool) -> None:
         )  # fmt: skip
     elif not quiet:
         span = f" from {outcome.first_day} to {outcome.last_day}" if outcome.first_day else ""
-        print(f"{counts.records:,} allocations{span}; {outcome.days_written:,} days written, {outcome.days_unchanged:,} unchanged")
+        print(
+            f"{counts.records:,} allocations{span}; {outcome.days_written:,} days written, {outcome.days_unchanged:,} unchanged"
+        )
         notes = []
         if counts.waiting:
             notes.append(f"{counts.waiting:,} never started or still pending")
         if counts.repeated:
             notes.append(f"{counts.repeated:,} records repeated (the latest state counts)")
         if outcome.slurm_energy_unused:
-            notes.append(f"{outcome.slurm_energy_unused:,} with a Slurm energy figure not used (see [slurm] energy_plugin)")
+            notes.append(
+                f"{outcome.slurm_energy_unused:,} with a Slurm energy figure not used (see [slurm] energy_plugin)"
+            )
         for note in notes:
             print(f"  {note}")
     if counts.set_aside:
         for row in outcome.set_aside[:10]:
             place = f"{row.source}, line {row.line}" if row.line else row.source
             print(f"senergy: {place}: {row.reason!s}", file=sys.stderr)
-        more = f" (the first 10 are shown)" if counts.set_aside > 10 else ""
+        more = " (the first 10 are shown)" if counts.set_aside > 10 else ""
         print(
-            f"senergy: {counts.set_aside:,} rows set aside{more}; they are kept in {outcome.set_aside_file}", file=sys.stderr
+            f"senergy: {counts.set_aside:,} rows set aside{more}; they are kept in {outcome.set_aside_file}",
+            file=sys.stderr,
         )

@@ -55,10 +55,10 @@ def run(
         if live:
             sources = _live(source, first or 0, min(last, now) if last else now, asked)
         else:
-            sources = [_file(source, workdir, columns, delimiter)]
+            sources = [file_records(source, workdir, columns, delimiter)]
         job = Job(
             sources, first, last, config, chosen, site_zone(config), _plugin(config, live),
-            _parents(config, live), tuple(asked) if not live else (),
+            account_tree(config, live), tuple(asked) if not live else (),
         )  # fmt: skip
         with progress(quiet) as show:
             outcome = aggregate(ledger, job, workdir, show)
@@ -90,7 +90,8 @@ def _live(source: str, first: int, last: int, clusters: Sequence[str]) -> Iterat
         yield RawRecords("sacct", rows=[(None, row) for row in batch])
 
 
-def _file(source: str, workdir: Path, columns: tuple[str, ...], delimiter: str) -> RawRecords:
+def file_records(source: str, workdir: Path, columns: tuple[str, ...], delimiter: str) -> RawRecords:
+    """The records of a saved file, or of standard input for `-`. Raises SourceError."""
     if source == "-":
         path = workdir / "stdin"
         with path.open("wb") as file:
@@ -109,7 +110,7 @@ def _plugin(config: Config, live: bool) -> str:
     return energy_plugin() if live else "none"
 
 
-def _parents(config: Config, live: bool) -> dict[str, str]:
+def account_tree(config: Config, live: bool) -> dict[str, str]:
     """The tree of accounts, only where a rule needs it."""
     if config.account_parents or not any(rule.account for rule in config.projects):
         return config.account_parents

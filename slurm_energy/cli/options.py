@@ -20,7 +20,8 @@ LedgerOption = Annotated[
     Optional[Path], typer.Option("--ledger", help="Folder of the ledger.", envvar="SENERGY_LEDGER", show_default=False)
 ]
 StartOption = Annotated[
-    Optional[str], typer.Option("-S", "--starttime", help="From this day on, as sacct takes it (2026-11-01, now-7days).")
+    Optional[str],
+    typer.Option("-S", "--starttime", help="From this day on, as sacct takes it (2026-11-01, now-7days)."),
 ]
 EndOption = Annotated[
     Optional[str], typer.Option("-E", "--endtime", help="Up to this time; a day begun counts whole.")
@@ -28,7 +29,9 @@ EndOption = Annotated[
 ClustersOption = Annotated[
     Optional[list[str]], typer.Option("-M", "--clusters", help="Only these clusters (comma-separated or repeated).")
 ]
-ProfileOption = Annotated[Optional[str], typer.Option("--profile", help="Profile of factors: site, strubell2019, or your own.")]
+ProfileOption = Annotated[
+    Optional[str], typer.Option("--profile", help="Profile of factors: site, strubell2019, or your own.")
+]
 
 
 def split(values: list[str] | None) -> list[str]:

@@ -35,6 +35,18 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+__all__ = [
+    "UNKNOWN_MODEL",
+    "CloudPrice",
+    "DayFactors",
+    "GpuFactors",
+    "Period",
+    "Profile",
+    "ProfileError",
+    "load_profile",
+    "profile_names",
+]
+
 _PROFILES = Path(__file__).parent / "profiles"
 
 UNKNOWN_MODEL = "unknown"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date, timedelta
 from io import BytesIO
 from pathlib import Path
@@ -88,19 +88,19 @@ def aggregate(ledger: Ledger, job: Job, workdir: Path, progress: Progress = lamb
     written = unchanged = rows = 0
     if affected:
         _make_tables(con, job, affected)
-        backend = ibis.duckdb.from_connection(con)
+        sql = _rows_sql(con, job)
+        outcomes: list[bool] = []
         with ThreadPoolExecutor(2) as pool:
+            writes: list[Future[bool]] = []
             for done, chunk in _chunks(affected):
                 progress("writing days", done, len(affected))
-                expression = ledger_rows(
-                    backend.table("jobs"), backend.table("ratings"), backend.table("days"),
-                    chunk[0][1], chunk[-1][1], job.plugin, job.profile.name,
-                )  # fmt: skip
-                table = merge.combined(con, ibis.to_sql(expression, dialect="duckdb"), ledger, chunk)
+                _take_days(con, chunk[0][1], chunk[-1][1])
+                table = merge.combined(con, sql, ledger, chunk)
                 rows += table.num_rows
-                outcomes = list(pool.map(lambda item: _write_day(ledger, *item), _by_day(table, chunk)))
-                written += sum(outcomes)
-                unchanged += len(outcomes) - sum(outcomes)
+                outcomes += [write.result() for write in writes]  # one piece is written while the next is worked out
+                writes = [pool.submit(_write_day, ledger, *day) for day in _by_day(table, chunk)]
+            outcomes += [write.result() for write in writes]
+        written, unchanged = sum(outcomes), len(outcomes) - sum(outcomes)
         for folder in {ledger.day_path(cluster, EPOCH).parent for cluster, _ in affected}:
             if folder.is_dir():
                 sync_folder(folder)
@@ -140,7 +140,7 @@ def _make_views(con: duckdb.DuckDBPyConnection, job: Job) -> None:
 
 
 def _make_tables(con: duckdb.DuckDBPyConnection, job: Job, affected: Sequence[tuple[str, int]]) -> None:
-    """What the expression joins: `jobs` (a view), `ratings`, `days`."""
+    """What the expression joins: `ratings`, `days`, and `all_jobs`, of which `jobs` will be a part."""
     rater = Rater(job.profile, job.config.power)
     nodes = "node_list" if rater.looks_at_nodes else "''"
     shapes = con.execute(f'SELECT DISTINCT gpu_key, "partition", {nodes} AS n FROM parsed ORDER BY ALL').fetchall()
@@ -152,15 +152,33 @@ def _make_tables(con: duckdb.DuckDBPyConnection, job: Job, affected: Sequence[tu
     for index, name in enumerate(Rating._fields):
         columns[name] = pa.array([rating[index] for rating in ratings], types.get(name, pa.float64()))
     con.register("ratings_arrow", pa.table(columns))
-    con.execute("CREATE TEMP TABLE ratings AS SELECT * EXCLUDE (shape_key, shape_partition, shape_nodes) FROM ratings_arrow")
+    con.execute(
+        "CREATE TEMP TABLE ratings AS SELECT * EXCLUDE (shape_key, shape_partition, shape_nodes) FROM ratings_arrow"
+    )
     con.execute("CREATE TEMP TABLE shapes AS SELECT shape, shape_key, shape_partition, shape_nodes FROM ratings_arrow")
     con.register("days_arrow", _days_table(job, affected))
     con.execute("CREATE TEMP TABLE days AS SELECT * FROM days_arrow")
     con.execute(f"""
-        CREATE TEMP VIEW jobs AS
+        CREATE TEMP VIEW all_jobs AS
         SELECT placed.*, shape, {project_sql(job.config, job.account_parents)} AS project, {sweep_sql(job.config)} AS sweep
         FROM placed JOIN shapes
           ON gpu_key = shape_key AND "partition" = shape_partition AND {nodes} = shape_nodes""")
+
+
+def _rows_sql(con: duckdb.DuckDBPyConnection, job: Job) -> str:
+    """The expression as DuckDB's SQL, which holds for whatever days `jobs` is narrowed to."""
+    _take_days(con, 0, 0)
+    backend = ibis.duckdb.from_connection(con)
+    jobs, ratings, days = (backend.table(name) for name in ("jobs", "ratings", "days"))
+    return str(ibis.to_sql(ledger_rows(jobs, ratings, days, job.plugin, job.profile.name), dialect="duckdb"))
+
+
+def _take_days(con: duckdb.DuckDBPyConnection, first: int, last: int) -> None:
+    """Narrows `jobs` to these days, so that a piece of any ledger fits in memory."""
+    con.execute(f"""
+        CREATE OR REPLACE TEMP VIEW jobs AS
+        SELECT * REPLACE (greatest(first_day, {first}) AS first_day, least(last_day, {last}) AS last_day)
+        FROM all_jobs WHERE first_day <= {last} AND last_day >= {first}""")
 
 
 def _days_table(job: Job, affected: Sequence[tuple[str, int]]) -> pa.Table:
@@ -201,7 +219,11 @@ def _by_day(table: pa.Table, chunk: Sequence[tuple[str, int]]) -> Iterator[tuple
         part = table.slice(begin, end - begin)
         begin = end
         for cluster in part["cluster"].unique().to_pylist():
-            same = part if part["cluster"][0].as_py() == part["cluster"][-1].as_py() else part.filter(pc.equal(part["cluster"], cluster))
+            same = (
+                part
+                if part["cluster"][0].as_py() == part["cluster"][-1].as_py()
+                else part.filter(pc.equal(part["cluster"], cluster))
+            )
             found[cluster, int(part["date"][0].cast(pa.int32()).as_py())] = same
     for key in chunk:
         yield *key, found.get(key, table.slice(0, 0))
@@ -215,7 +237,9 @@ def _write_day(ledger: Ledger, cluster: str, day: int, table: pa.Table) -> bool:
         path.unlink(missing_ok=True)
         return existed
     buffer = BytesIO()
-    pq.write_table(table, buffer, compression="zstd", compression_level=1, row_group_size=1 << 20, write_statistics=True)
+    pq.write_table(
+        table, buffer, compression="zstd", compression_level=1, row_group_size=1 << 20, write_statistics=True
+    )
     return replace(path, buffer.getvalue())
 
 

@@ -29,20 +29,15 @@ REACH = {
 """What ConsumedEnergyRaw holds, by the site's acct_gather_energy plugin (Slurm documentation, slurm.conf(5))."""
 
 
-def ledger_rows(
-    jobs: Table, ratings: Table, days: Table, first_day: int, last_day: int, plugin: str, profile: str
-) -> Table:
-    """Ledger rows of the days first_day..last_day (days since 1970-01-01); times and days are whole numbers.
+def ledger_rows(jobs: Table, ratings: Table, days: Table, plugin: str, profile: str) -> Table:
+    """Ledger rows of the days first_day..last_day of each job that `days` has too; times and days are whole numbers.
 
     plugin: the site's acct_gather_energy plugin, a key of REACH, or 'none'.
     """
-    jobs = jobs.filter((jobs.first_day <= last_day) & (jobs.last_day >= first_day))
     rated = jobs.inner_join(ratings, "shape")
-    day = ibis.range(
-        ibis.greatest(rated.first_day, ibis.literal(first_day, "int64")),
-        ibis.least(rated.last_day, ibis.literal(last_day, "int64")) + 1,
-    ).unnest()
-    spread = rated.mutate(day=day).inner_join(days, ["cluster", "day"])
+    spread = rated.mutate(day=ibis.range(rated.first_day, rated.last_day + 1).unnest()).inner_join(
+        days, ["cluster", "day"]
+    )
 
     # The elapsed seconds are spread over the span evenly; whole seconds, and their sum is the elapsed time exactly.
     begin = ibis.greatest(spread.day_start - spread.start, ibis.literal(0, "int64"))
@@ -79,7 +74,9 @@ def _energy(table: Table, plugin: str) -> Table:
         return ibis.ifelse(believed, 0.0, estimate) if component in reach else estimate
 
     from_slurm = ibis.ifelse(
-        believed, table.slurm_j / J_PER_KWH * table.seconds / ibis.greatest(table.elapsed_s, ibis.literal(1, "int64")), 0.0
+        believed,
+        table.slurm_j / J_PER_KWH * table.seconds / ibis.greatest(table.elapsed_s, ibis.literal(1, "int64")),
+        0.0,
     )
     parts = {
         "package": rated("package", package_w),

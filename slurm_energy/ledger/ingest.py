@@ -48,7 +48,9 @@ class Ingest:
                 numbered = normalised_sql(
                     table_sql(table, numbered=True), self.site, self.default_cluster, ", number, whole"
                 )
-                bad = self.con.execute(f"SELECT number, reason, whole FROM ({numbered}) WHERE reason IS NOT NULL ORDER BY 1")
+                bad = self.con.execute(
+                    f"SELECT number, reason, whole FROM ({numbered}) WHERE reason IS NOT NULL ORDER BY 1"
+                )
                 for number, reason, whole in bad.fetchall():
                     self.set_aside.append(SetAside(raw.source, table.line_of(number), reason, whole))
         self.add_rows(raw.source, raw.rows)
@@ -66,7 +68,9 @@ class Ingest:
         typed = normalised_sql("SELECT * FROM single_rows", self.site, self.default_cluster, ", line")
         self.con.execute(f"CREATE TEMP TABLE single AS {_no_steps(typed)}")
         self.con.unregister("single_rows")
-        bad = self.con.execute("SELECT line, reason, job_id, state, start FROM single WHERE reason IS NOT NULL").fetchall()
+        bad = self.con.execute(
+            "SELECT line, reason, job_id, state, start FROM single WHERE reason IS NOT NULL"
+        ).fetchall()
         for line, reason, job_id, state, start in bad:
             self.set_aside.append(SetAside(source, line, reason, f"job {job_id}, state {state}, start {start}"))
         self.con.execute("INSERT INTO parsed BY NAME SELECT * EXCLUDE (line) FROM single WHERE reason IS NULL")
@@ -89,9 +93,9 @@ class Ingest:
             con.execute(f"DELETE FROM parsed WHERE start >= {last}")
         before = self._count()
         con.execute(
-            f"CREATE TEMP TABLE twice AS SELECT cluster, a, b, start FROM "
-            f"(SELECT cluster, coalesce(array_job_id, job_id) AS a, coalesce(array_task_id, -1) AS b, start FROM parsed) "
-            f"GROUP BY ALL HAVING count(*) > 1"
+            "CREATE TEMP TABLE twice AS SELECT cluster, a, b, start FROM "
+            "(SELECT cluster, coalesce(array_job_id, job_id) AS a, coalesce(array_task_id, -1) AS b, start FROM parsed) "
+            "GROUP BY ALL HAVING count(*) > 1"
         )
         if _number(con, "SELECT count(*) FROM twice"):
             ended = ", ".join(quoted(state) for state in sorted(states.ENDED))
@@ -136,5 +140,4 @@ def _no_steps(typed: str) -> str:
 
 
 def _number(con: duckdb.DuckDBPyConnection, sql: str) -> int:
-    row = con.execute(sql).fetchone()
-    return int(row[0]) if row else 0
+    return int(con.execute(sql).fetchall()[0][0])  # fetchone would leave the connection in use

@@ -13,7 +13,9 @@ from slurm_energy.ledger.store import DayFile, Ledger
 from slurm_energy.slurm.normalise import quoted
 
 _EPOCH = date(1970, 1, 1)
-_OLD_KEY = "cluster, coalesce(array_job_id, job_id) AS a, coalesce(array_task_id, -1) AS b, epoch(start)::BIGINT AS start"
+_OLD_KEY = (
+    "cluster, coalesce(array_job_id, job_id) AS a, coalesce(array_task_id, -1) AS b, epoch(start)::BIGINT AS start"
+)
 _NEW_KEY = "cluster, coalesce(array_job_id, job_id) AS a, coalesce(array_task_id, -1) AS b, start"
 _SAME = "USING (cluster, a, b, start)"
 
@@ -33,7 +35,7 @@ def prepare(
     known = {(file.cluster, (file.day - _EPOCH).days) for file in have}
     affected: set[tuple[str, int]] = set()
     if have:
-        con.execute(f"CREATE TEMP TABLE fresh AS SELECT {_NEW_KEY}, \"end\", elapsed_s FROM parsed")
+        con.execute(f'CREATE TEMP TABLE fresh AS SELECT {_NEW_KEY}, "end", elapsed_s FROM parsed')
         con.execute(f"""
             CREATE TEMP TABLE old AS
             SELECT cluster, a, b, start, date, "end", elapsed_s
@@ -89,7 +91,7 @@ def _as_number(name: str) -> str:
     """Days and times of the ledger as the whole numbers that the expression gives."""
     if name in ("submit", "start", "end"):
         return f'epoch("{name}")::BIGINT AS "{name}"'
-    return f"(date - DATE '1970-01-01')::BIGINT AS date" if name == "date" else f'"{name}"'
+    return "(date - DATE '1970-01-01')::BIGINT AS date" if name == "date" else f'"{name}"'
 
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:

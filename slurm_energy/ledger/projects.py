@@ -128,9 +128,15 @@ def explain(job: Mapping[str, str], rules: Sequence[ProjectRule], parents: Mappi
         account, wckey = job["account"], job["wckey"]
         if rule.account:
             below = accounts_below(rule.account, parents)
-            test(account in below, f"account {account!r} is {'' if account in below else 'not '}{rule.account!r} or below it")
+            test(
+                account in below,
+                f"account {account!r} is {'' if account in below else 'not '}{rule.account!r} or below it",
+            )
         if rule.user:
-            test(job["user"] == rule.user, f"user {job['user']!r} is {'' if job['user'] == rule.user else 'not '}{rule.user!r}")
+            test(
+                job["user"] == rule.user,
+                f"user {job['user']!r} is {'' if job['user'] == rule.user else 'not '}{rule.user!r}",
+            )
         if rule.wckey:
             same = wckey.lstrip("*") == rule.wckey
             test(same, f"WCKey {wckey!r} is {'' if same else 'not '}{rule.wckey!r}")
@@ -150,6 +156,8 @@ def explain(job: Mapping[str, str], rules: Sequence[ProjectRule], parents: Mappi
             continue
         values = {"account": account, "user": job["user"], "wckey": wckey, "comment": match[1] if match else ""}
         name = re.sub(r"\{(\w+)\}", lambda found: values[found[1]], rule.project)
-        verdicts.append(Verdict(rule, True, "; ".join(hits) or "no other rule matched: the project is the account", name))
+        verdicts.append(
+            Verdict(rule, True, "; ".join(hits) or "no other rule matched: the project is the account", name)
+        )
         break
     return verdicts

@@ -56,7 +56,7 @@ class Rater:
         if hardware.cpu_core_w is not None or not hardware.cpu:
             return hardware.cpu_core_w
         cpu = find_cpu(hardware.cpu)
-        if cpu is None or cpu.w_per_core is None:
+        if cpu is None or cpu.w_per_core is None or cpu.per != "core":
             raise ConfigError(f"[power] cpu = {hardware.cpu!r}: not in the packaged list; give cpu_core_w instead")
         return cpu.w_per_core
 

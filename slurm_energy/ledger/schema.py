@@ -39,7 +39,9 @@ COLUMNS = (
     Column("nodes", pa.int32(), "nodes allocated"),
     Column("cpus", pa.int32(), "CPUs allocated, as Slurm counts them"),
     Column("gpus", pa.int32(), "GPUs (GRES) allocated"),
-    Column("gpu_model", pa.string(), "GPU model; several joined by +; unknown where Slurm does not say; null without GPU"),
+    Column(
+        "gpu_model", pa.string(), "GPU model; several joined by +; unknown where Slurm does not say; null without GPU"
+    ),
     Column("gpu_h", pa.float64(), "GPU-hours of this day; a MIG slice counts as its share of a GPU"),
     Column("cpu_h", pa.float64(), "CPU-hours of this day"),
     Column("package_kwh", pa.float64(), "energy of the CPU packages, kWh"),

@@ -1,9 +1,9 @@
 """The ledger's folder: a Parquet file per cluster and day, replaced whole by rename; one writer at a time.
 
-    days/cluster=NAME/2026-11-24.parquet     the ledger
-    set-aside/DIGEST.csv                     rows of the input that could not be read, with their reason
-    state.json                               until when each cluster has been aggregated
-    lock                                     held by the writer
+days/cluster=NAME/2026-11-24.parquet     the ledger
+set-aside/DIGEST.csv                     rows of the input that could not be read, with their reason
+state.json                               until when each cluster has been aggregated
+lock                                     held by the writer
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ class Ledger:
             self.path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
             handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         except OSError as error:
-            raise LedgerError(f"cannot write the ledger {self.path}: {error.strerror}; choose another with --ledger") from error
+            raise LedgerError(
+                f"cannot write the ledger {self.path}: {error.strerror}; choose another with --ledger"
+            ) from error
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -127,7 +129,9 @@ class Ledger:
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.DecodeError) as error:
-            raise LedgerError(f"{self.path / 'state.json'} cannot be read ({error}); remove it and aggregate with -S") from error
+            raise LedgerError(
+                f"{self.path / 'state.json'} cannot be read ({error}); remove it and aggregate with -S"
+            ) from error
 
     def write_state(self, state: dict[str, int]) -> None:
         """Replaces the state; the last step of a run, so that a killed run is done again."""

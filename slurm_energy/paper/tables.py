@@ -132,7 +132,7 @@ def recompute(table: int) -> list[Row]:
 
     table: 1 to 4. Raises ValueError for any other number.
     """
-    return [_RECOMPUTE[_checked(table)](dict(row)) for row in _printed(table)]
+    return [_RECOMPUTE[table](dict(row)) for row in _printed(_checked(table))]
 
 
 def check(table: int | None = None) -> list[CellCheck]:

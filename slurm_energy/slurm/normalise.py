@@ -77,9 +77,9 @@ read AS (
     "User" AS "user", Account AS account, "Partition" AS "partition", QOS AS qos, WCKey AS wckey, JobName AS job_name,
     Comment AS comment, SLUID AS sluid, NodeList AS node_list, AllocTRES AS tres, State, Submit, Start, "End",
     ElapsedRaw, Suspended, TRY_CAST(Restarts AS INTEGER) AS restart_count,
-    coalesce(TRY_CAST({_part("cpu")} AS INTEGER), TRY_CAST(NCPUS AS INTEGER), 0) AS cpus_t,
-    coalesce(TRY_CAST({_part("node")} AS INTEGER), TRY_CAST(NNodes AS INTEGER), 0) AS nodes_t,
-    {_MEM_GB} AS mem_gb,
+    coalesce(TRY_CAST(NCPUS AS INTEGER), TRY_CAST({_part("cpu")} AS INTEGER), 0) AS cpus_t,
+    coalesce(TRY_CAST(NNodes AS INTEGER), TRY_CAST({_part("node")} AS INTEGER), 0) AS nodes_t,
+    {_part("mem")} AS mem_t,
     CASE WHEN contains(AllocTRES, 'gres/gpu')
       THEN array_to_string(regexp_extract_all(AllocTRES, 'gres/gpu(:[^,=]*)?=[^,]*'), ',') ELSE '' END AS gpu_key,
     coalesce(nullif(TRY_CAST(ConsumedEnergyRaw AS DOUBLE), 0),
@@ -107,7 +107,7 @@ SELECT cluster, coalesce(raw_id, id + coalesce(TRY_CAST(nullif(split_part(JobID,
   restart_count, sluid, "user", account, "partition", qos, wckey, job_name, comment, state_t AS state,
   submit_t AS submit, start_t AS start, CASE WHEN ended THEN coalesce(end_t, start_t + elapsed_s + suspended_t) END AS "end",
   elapsed_s, greatest(elapsed_s + suspended_t, CASE WHEN ended THEN coalesce(end_t - start_t, 0) ELSE 0 END) AS span_s,
-  nodes_t AS nodes, cpus_t AS cpus, mem_gb, gpu_key, node_list, slurm_j,
+  nodes_t AS nodes, cpus_t AS cpus, {_MEM_GB} AS mem_gb, gpu_key, node_list, slurm_j,
   CASE
     WHEN contains(JobID, '.') OR contains(JobIDRaw, '.') THEN NULL
     WHEN id IS NULL AND raw_id IS NULL THEN 'JobID ' || {_show("JobID")} || ' is not a job id'
@@ -149,17 +149,15 @@ _ID = (
     "CASE WHEN NOT contains(JobID, '_') AND NOT contains(JobID, '+') THEN TRY_CAST(JobID AS BIGINT) "
     "ELSE TRY_CAST(regexp_extract(JobID, '^([0-9]{1,18})(_[0-9]+|_\\[.*\\]|\\+[0-9]+)$', 1) AS BIGINT) END"
 )
-_MEM_NUMBER = "regexp_extract(AllocTRES, '(^|,)mem=([0-9.]+)', 2)"
-_MEM_UNIT = "upper(regexp_extract(AllocTRES, '(^|,)mem=[0-9.]+([KMGTPEkmgtpe]?)', 2))"
 # Slurm counts memory in binary units, and in M where it writes none.
-_MEM_GB = f"""CASE WHEN contains(AllocTRES, 'mem=') THEN coalesce(TRY_CAST({_MEM_NUMBER} AS DOUBLE), 0) *
-      CASE {_MEM_UNIT} WHEN 'K' THEN 1/1048576 WHEN 'G' THEN 1 WHEN 'T' THEN 1024 WHEN 'P' THEN 1048576
-        WHEN 'E' THEN 1073741824 ELSE 1/1024 END ELSE 0 END"""
+_MEM_GB = """CASE WHEN mem_t = '' THEN 0 ELSE coalesce(TRY_CAST(rtrim(mem_t, 'KMGTPEkmgtpe') AS DOUBLE), 0) *
+      CASE upper(right(mem_t, 1)) WHEN 'G' THEN 1 WHEN 'K' THEN 1/1048576 WHEN 'T' THEN 1024 WHEN 'P' THEN 1048576
+        WHEN 'E' THEN 1073741824 ELSE 1/1024 END END"""
 
 
 def _part(name: str) -> str:
-    """The whole number of one TRES: `cpu=4` of `billing=4,cpu=4,mem=8G,node=1`."""
-    return f"regexp_extract(AllocTRES, '(^|,){name}=([0-9]+)', 2)"
+    """The text of one TRES: `4` for cpu of `billing=4,cpu=4,mem=8G,node=1`; '' where it is not there."""
+    return f"split_part(split_part(',' || AllocTRES, ',{name}=', 2), ',', 1)"
 
 
 def _sql_set(names: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ import gzip
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from operator import methodcaller
 from pathlib import Path
 from typing import IO
 
@@ -92,31 +93,27 @@ class _Reader:
 
     def is_whole(self) -> bool:
         """Whether every line after the header has the same number of fields, is UTF-8 and no second header."""
-        fields = len(self.columns) - 1
         rest = b""
         with self._open() as file:
             if self.has_header:
                 file.readline()
             while block := file.read(BLOCK):
-                lines = (rest + block).split(b"\n")
-                rest = lines.pop()
-                if not self._all_good(lines, fields):
+                end = block.rfind(b"\n") + 1
+                if not self._all_good(rest + block[:end]):
                     return False
-        return not rest or self._all_good([rest], fields)
+                rest = block[end:]
+        return self._all_good(rest)
 
-    def _all_good(self, lines: list[bytes], delimiters: int) -> bool:
-        """Whether a block needs no look at its single lines."""
-        mark = self.byte
-        if any(line.count(mark) != delimiters for line in lines):
-            return False
-        text = b"\n".join(lines)
+    def _all_good(self, text: bytes) -> bool:
+        """Whether whole lines need no look at the single one."""
         if b"\r" in text or b"\0" in text or b"JobID" in text:  # the last: a header in the middle
             return False
-        try:
-            text.decode()
-        except UnicodeDecodeError:
+        lines = text.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        if not set(map(methodcaller("count", self.byte), lines)) <= {len(self.columns) - 1}:
             return False
-        return True
+        return _is_utf8(text)
 
     def as_it_is(self) -> Table:
         skip = int(self.has_header)

@@ -52,7 +52,12 @@ def _parse(word: str, now: datetime) -> datetime | None:
     if match := _ISO.fullmatch(word):
         year, month, day, hour, minute, second = (int(group) if group else None for group in match.groups())
         return midnight.replace(
-            year=year or now.year, month=month or 1, day=day or 1, hour=hour or 0, minute=minute or 0, second=second or 0
+            year=year or now.year,
+            month=month or 1,
+            day=day or 1,
+            hour=hour or 0,
+            minute=minute or 0,
+            second=second or 0,
         )
     for pattern in (_US, _PACKED):
         if match := pattern.fullmatch(word):

@@ -9,7 +9,7 @@ FINITE = st.floats(min_value=-1e15, max_value=1e15)
 
 def test_a_pound_is_453_59237_grams():
     assert units.lb_to_g(1) == 453.59237
-    assert units.LB_G == pytest.approx(units.LB_KG * 1000, rel=1e-15)
+    assert pytest.approx(units.LB_KG * 1000, rel=1e-15) == units.LB_G
 
 
 def test_a_kilowatt_hour_is_three_point_six_megajoules():
@@ -48,7 +48,14 @@ def test_energy_is_written_with_three_digits_in_its_natural_unit(kwh, text):
 
 @pytest.mark.parametrize(
     ("grams", "text"),
-    [(0, "0 g"), (4.31, "4.31 g"), (999.7, "1.00 kg"), (17_690, "17.7 kg"), (35_592_486, "35.6 t"), (1.23e10, "12,300 t")],
+    [
+        (0, "0 g"),
+        (4.31, "4.31 g"),
+        (999.7, "1.00 kg"),
+        (17_690, "17.7 kg"),
+        (35_592_486, "35.6 t"),
+        (1.23e10, "12,300 t"),
+    ],
 )
 def test_emissions_are_written_in_grams_kilograms_or_tonnes(grams, text):
     assert units.format_co2e(grams) == text

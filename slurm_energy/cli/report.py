@@ -1,0 +1,159 @@
+"""`senergy report`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from slurm_energy.cli.options import (
+    ClustersOption,
+    ConfigOption,
+    EndOption,
+    LedgerOption,
+    StartOption,
+    moment,
+    site_zone,
+    split,
+    window_days,
+)
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from slurm_energy.config import Config
+
+
+def report(
+    project: Annotated[
+        Optional[list[str]], typer.Option("--project", "-p", help="Only this project (repeatable).")
+    ] = None,
+    user: Annotated[Optional[list[str]], typer.Option("-u", "--user", help="Only these users.")] = None,
+    account: Annotated[Optional[list[str]], typer.Option("-A", "--account", help="Only these Slurm accounts.")] = None,
+    clusters: ClustersOption = None,
+    start: StartOption = None,
+    end: EndOption = None,
+    by: Annotated[
+        Optional[str],
+        typer.Option(
+            "--by", help="Totals by project, user, account, month, day, gpu, state, partition, sweep, qos, cluster."
+        ),
+    ] = None,
+    profile: Annotated[
+        Optional[str],
+        typer.Option("--profile", help="Price the energy under this profile instead of the stored factors."),
+    ] = None,
+    model: Annotated[
+        Optional[str], typer.Option("--model", help="The job that counts as the one model (JOBID).")
+    ] = None,
+    sweep: Annotated[Optional[str], typer.Option("--sweep", help="The sweep that counts as the one tune.")] = None,
+    sort: Annotated[Optional[str], typer.Option("--sort", help="Order groups by this column.")] = None,
+    top: Annotated[Optional[int], typer.Option("--top", min=1, help="Only the first groups.")] = None,
+    parsable2: Annotated[bool, typer.Option("-P", "--parsable2", help="Fields separated by |, raw numbers.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="JSON, raw numbers.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="CSV, raw numbers.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Markdown tables.")] = False,
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Report what a project, a user or everybody used, from the ledger.
+
+    One project gets its whole R&D accounting; anything else a table of totals.
+
+    Examples:
+
+      senergy report --project lisa
+      senergy report --project lisa -S 2026-01-01 --profile strubell2019 --json
+      senergy report --by user -A nlp -S now-30days --top 10
+      senergy report --user $USER --by month
+    """
+    from slurm_energy.config import ledger_path, load_config, profile_of
+    from slurm_energy.ledger.store import Ledger
+    from slurm_energy.report.selection import Selection, open_rows
+
+    if sum((parsable2, json_, csv, markdown)) > 1:
+        raise typer.BadParameter("--parsable2, --json, --csv and --markdown exclude each other", param_hint="output")
+    form = "parsable2" if parsable2 else "json" if json_ else "csv" if csv else "markdown" if markdown else "table"
+    settings, _ = load_config(config)
+    first, last = _days(settings, start, end)
+    chosen = Selection(project or [], split(user), split(account), split(clusters), first, last)
+    priced = profile_of(settings, profile) if profile else None
+    con = open_rows(Ledger(ledger_path(settings, ledger)), chosen, priced)
+    if by is None and project and len(project) == 1:
+        _one_project(con, project[0], settings, priced, model, sweep, form)
+        return
+    if model or sweep:
+        raise typer.BadParameter("it needs --project and no --by", param_hint="--model/--sweep")
+    _groups(con, split([by or "project"]), sort, top, form)
+
+
+def _days(settings: Config, start: str | None, end: str | None) -> tuple[date | None, date | None]:
+    """-S and -E as the first day and the day after the last."""
+    from datetime import datetime
+
+    zone = site_zone(settings)
+    first, last = window_days(moment(start, zone, "-S"), moment(end, zone, "-E"))
+    return tuple(None if edge is None else datetime.fromtimestamp(edge, zone).date() for edge in (first, last))  # type: ignore[return-value]
+
+
+def _one_project(
+    con: Any, project: str, settings: Config, priced: Any, model: str | None, sweep: str | None, form: str
+) -> None:
+    from slurm_energy.config import ConfigError, profile_of
+    from slurm_energy.report.project import project_report
+
+    profile = priced
+    if profile is None:
+        stored = con.execute("SELECT any_value(profile) FROM rows").fetchone()
+        try:
+            profile = profile_of(settings, stored[0] if stored and stored[0] else None)
+        except ConfigError:  # the ledger was written with a profile that the configuration has no more
+            profile = profile_of(settings, "site")
+    found = project_report(con, project, profile, model, sweep)
+    if form in ("json", "csv", "parsable2"):
+        from slurm_energy.report import formats
+        from slurm_energy.report.totals import TOTALS
+
+        if form == "json":
+            typer.echo(formats.to_json(found))
+            return
+        row = {
+            key: found[key]
+            for key in ("project", "start", "end", "profile", *TOTALS, "provenance", "unpriced_gpu_hours")
+        }
+        typer.echo(formats.to_csv([row]) if form == "csv" else formats.to_parsable2([row]), nl=False)
+        return
+    from slurm_energy.report.sections import project_sections
+
+    _show(project_sections(found), form)
+
+
+def _groups(con: Any, by: list[str], sort: str | None, top: int | None, form: str) -> None:
+    from slurm_energy.report import formats
+    from slurm_energy.report.groups import group_report
+
+    rows = group_report(con, by, sort, top)
+    if form == "json":
+        typer.echo(formats.to_json({"rows": rows}))
+    elif form in ("csv", "parsable2"):
+        typer.echo(formats.to_csv(rows) if form == "csv" else formats.to_parsable2(rows), nl=False)
+    else:
+        from slurm_energy.report.sections import group_section
+
+        stored = con.execute("SELECT string_agg(DISTINCT profile, ', ' ORDER BY profile) FROM rows").fetchone()
+        _show([group_section(rows, by, stored[0] if stored else "")], form)
+
+
+def _show(sections: Any, form: str) -> None:
+    if form == "table":
+        from slurm_energy.report.terminal import show
+
+        show(sections)
+        return
+    from slurm_energy.report.formats import escape, to_markdown
+
+    for section in sections:
+        typer.echo(f"### {escape(section.title)}\n")
+        typer.echo(to_markdown(section.header, section.rows, section.left, section.numbers))
+        if section.note:
+            typer.echo(f"{escape(section.note)}\n")

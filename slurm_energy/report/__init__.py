@@ -1,0 +1,1 @@
+"""What is shown: one project's R&D accounting, groups of jobs, and the formats of both."""
