@@ -79,7 +79,7 @@ CONFINEMENT = {
     ),
     "none": (
         "ProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\nJobAcctGatherType=jobacct_gather/linux",
-        "CgroupPlugin=disabled\n",
+        "CgroupPlugin={no_cgroup}\n",
     ),
 }
 SLURMDBD_CONF = """\
@@ -183,6 +183,9 @@ def free_ports(start: int, count: int) -> int:
 def write_configuration(cluster: Cluster, confinement: str) -> None:
     state = cluster.outside(cluster.state)
     plugins, cgroup = CONFINEMENT[confinement]
+    # Slurm 22.05 has no plugin that does nothing; nothing here asks v1's to do anything, mounted or not.
+    old = cluster.run("slurmd", "-V").stdout.split()[-1] < "23.02"
+    cgroup = cgroup.format(no_cgroup="cgroup/v1" if old else "disabled")
     values = {
         "cluster": cluster.name, "host": cluster.host, "state": cluster.state, "port": cluster.port,
         "dbd_port": cluster.port + 1, "sql_port": cluster.port + 2, "n1_port": cluster.port + 3,

@@ -69,6 +69,7 @@ def report(
     """
     from slurm_energy.config import ledger_path, load_config, profile_of
     from slurm_energy.ledger.store import Ledger
+    from slurm_energy.report.groups import COLUMNS
     from slurm_energy.report.selection import Selection, open_rows
 
     if sum((parsable2, json_, csv, markdown)) > 1:
@@ -78,13 +79,14 @@ def report(
     first, last = _days(settings, start, end)
     chosen = Selection(project or [], split(user), split(account), split(clusters), first, last)
     priced = profile_of(settings, profile) if profile else None
-    con = open_rows(Ledger(ledger_path(settings, ledger)), chosen, priced)
+    keys = split([by]) if by else []
+    con = open_rows(Ledger(ledger_path(settings, ledger)), chosen, priced, [key for key in keys or ["project"] if key in COLUMNS])
     if by is None and project and len(project) == 1:
         _one_project(con, project[0], settings, priced, model, sweep, form)
         return
     if model or sweep:
         raise typer.BadParameter("it needs --project and no --by", param_hint="--model/--sweep")
-    _groups(con, split([by or "project"]), sort, top, form)
+    _groups(con, keys or ["project"], sort, top, form)
 
 
 def _days(settings: Config, start: str | None, end: str | None) -> tuple[date | None, date | None]:

@@ -23,20 +23,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from slurm_energy.config import Config
+from slurm_energy.config import Config, ConfigError
 from slurm_energy.factors.profile import Profile
 from slurm_energy.ledger import merge
 from slurm_energy.ledger.expression import ledger_rows
 from slurm_energy.ledger.ingest import Counts, Ingest
 from slurm_energy.ledger.projects import project_sql, sweep_sql
 from slurm_energy.ledger.rating import Rater, Rating
-from slurm_energy.ledger.schema import NAMES, SCHEMA, SORT_KEY
+from slurm_energy.ledger.schema import REPEATING
 from slurm_energy.ledger.store import Ledger, replace, sync_folder
+from slurm_energy.slurm.normalise import quoted
 from slurm_energy.slurm.records import RawRecords, SetAside
 from slurm_energy.slurm.zone import local_midnights, offset_sql
 
 EPOCH = date(1970, 1, 1)
 DAYS_AT_ONCE = 31
+ROW_GROUP = 2048
+"""Rows that are read or passed over together: small, for a file is sorted by project and a report wants one of many."""
 Progress = Callable[[str, int, int], None]
 
 
@@ -74,9 +77,10 @@ def aggregate(ledger: Ledger, job: Job, workdir: Path, progress: Progress = lamb
     workdir: a folder for what does not fit in memory. Raises SourceError, LedgerError, ConfigError.
     """
     con = duckdb.connect()
-    con.execute(f"SET temp_directory = '{workdir}'")
+    con.execute(f"SET temp_directory = {quoted(str(workdir))}")
     con.execute("SET memory_limit = '2500MB'")
     con.execute("SET TimeZone = 'UTC'")
+    _check_pattern(con, job.config.sweeps.job_name)
     ingest = Ingest(con, job.site, job.config.site.cluster)
     for number, source in enumerate(job.sources):
         progress(f"reading {source.source}", number, 0)
@@ -110,6 +114,15 @@ def aggregate(ledger: Ledger, job: Job, workdir: Path, progress: Progress = lamb
         int(unused[0]) if unused and job.plugin == "none" else 0,
         _date(affected[0][1]) if affected else None, _date(max(day for _, day in affected)) if affected else None,
     )  # fmt: skip
+
+
+def _check_pattern(con: duckdb.DuckDBPyConnection, pattern: str) -> None:
+    """Raises ConfigError where the engine does not take what Python takes, such as look-ahead."""
+    try:
+        con.execute(f"SELECT regexp_extract('', {quoted(pattern)})").fetchall()
+    except duckdb.Error as error:
+        said = str(error).splitlines()[0]
+        raise ConfigError(f"[sweeps] job_name = {pattern!r}: expected a regular expression as RE2 takes it ({said})") from error
 
 
 def _date(day: int) -> date:
@@ -237,9 +250,7 @@ def _write_day(ledger: Ledger, cluster: str, day: int, table: pa.Table) -> bool:
         path.unlink(missing_ok=True)
         return existed
     buffer = BytesIO()
-    pq.write_table(
-        table, buffer, compression="zstd", compression_level=1, row_group_size=1 << 20, write_statistics=True
-    )
+    pq.write_table(table, buffer, compression="snappy", use_dictionary=list(REPEATING), row_group_size=ROW_GROUP)
     return replace(path, buffer.getvalue())
 
 
@@ -252,6 +263,3 @@ def _save_set_aside(ledger: Ledger, rows: Sequence[SetAside]) -> Path | None:
     path = ledger.path / "set-aside" / f"{hashlib.sha256(content).hexdigest()[:16]}.jsonl"
     replace(path, content)
     return path
-
-
-__all__ = ["NAMES", "SCHEMA", "SORT_KEY", "Job", "Outcome", "aggregate"]

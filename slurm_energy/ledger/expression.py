@@ -106,7 +106,9 @@ def _believed(table: Table, plugin: str, rated_w: dict[str, FloatingValue]) -> B
         return ibis.literal(False)
     covered = [watts for component, watts in rated_w.items() if component in REACH[plugin]]
     limit = sum(covered[1:], covered[0]) * MAX_OVER_RATED
-    whole_nodes = table.exclusive | ((table.cpus_per_node > 0) & (table.cpus >= table.nodes * table.cpus_per_node))
+    whole_nodes = table.exclusive | (
+        (table.cpus_per_node > 0) & (table.nodes > 0) & (table.cpus >= table.nodes * table.cpus_per_node)
+    )
     sane = (table.slurm_j > 0) & (table.elapsed_s > 0) & (table.slurm_j <= limit * table.elapsed_s) & whole_nodes
     if plugin == "gpu":  # Slurm's GPU plugin reads AMD devices only
         sane = sane & table.gpu_model.startswith("MI")

@@ -62,18 +62,17 @@ class Ingest:
         if not taken:
             return
         columns = {name: [_column(row, name) for _, row in taken] for name in RAW_COLUMNS}
-        lines = pa.array([line for line, _ in taken], pa.int64())
-        arrow = pa.table({**{name: pa.array(texts, pa.string()) for name, texts in columns.items()}, "line": lines})
+        numbers = pa.array(range(len(taken)), pa.int64())
+        arrow = pa.table({**{name: pa.array(texts, pa.string()) for name, texts in columns.items()}, "number": numbers})
         self.con.register("single_rows", arrow)
-        typed = normalised_sql("SELECT * FROM single_rows", self.site, self.default_cluster, ", line")
+        typed = normalised_sql("SELECT * FROM single_rows", self.site, self.default_cluster, ", number")
         self.con.execute(f"CREATE TEMP TABLE single AS {_no_steps(typed)}")
         self.con.unregister("single_rows")
-        bad = self.con.execute(
-            "SELECT line, reason, job_id, state, start FROM single WHERE reason IS NOT NULL"
-        ).fetchall()
-        for line, reason, job_id, state, start in bad:
-            self.set_aside.append(SetAside(source, line, reason, f"job {job_id}, state {state}, start {start}"))
-        self.con.execute("INSERT INTO parsed BY NAME SELECT * EXCLUDE (line) FROM single WHERE reason IS NULL")
+        bad = self.con.execute("SELECT number, reason FROM single WHERE reason IS NOT NULL ORDER BY number")
+        for number, reason in bad.fetchall():
+            line, row = taken[number]
+            self.set_aside.append(SetAside(source, line, reason, "|".join(row.values())))
+        self.con.execute("INSERT INTO parsed BY NAME SELECT * EXCLUDE (number) FROM single WHERE reason IS NULL")
         self.con.execute("DROP TABLE single")
 
     def finish(self, first: int | None, last: int | None, clusters: Sequence[str] = ()) -> Counts:

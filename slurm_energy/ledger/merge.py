@@ -39,7 +39,7 @@ def prepare(
         con.execute(f"""
             CREATE TEMP TABLE old AS
             SELECT cluster, a, b, start, date, "end", elapsed_s
-            FROM (SELECT {_OLD_KEY}, date, epoch("end")::BIGINT AS "end", elapsed_s FROM read_parquet({_paths(have)}))
+            FROM (SELECT {_OLD_KEY}, date, epoch("end")::BIGINT AS "end", elapsed_s FROM read_parquet({_paths(have)}, hive_partitioning=false))
             SEMI JOIN fresh {_SAME}""")
         con.execute(f"""
             CREATE TEMP TABLE later AS
@@ -79,7 +79,7 @@ def combined(
             UNION ALL SELECT {columns} FROM (
               SELECT {as_numbers}, a, b, s FROM (
                 SELECT *, coalesce(array_job_id, job_id) AS a, coalesce(array_task_id, -1) AS b, epoch(start)::BIGINT AS s
-                FROM read_parquet({_paths(old)})))
+                FROM read_parquet({_paths(old)}, hive_partitioning=false)))
             ANTI JOIN (SELECT cluster, coalesce(array_job_id, job_id) AS a, coalesce(array_task_id, -1) AS b, start AS s FROM parsed)
             USING (cluster, a, b, s)"""
     key = ", ".join(f'"{name}" NULLS FIRST' for name in SORT_KEY)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase, translate
 from typing import NamedTuple
 
 from slurm_energy.config import Config, ProjectRule
 from slurm_energy.slurm.normalise import quoted
 
-_IN_COMMENT = r"(?:^|[\s,;]){key}=([^\s,;]+)"
-"""`project=NAME` anywhere in a comment; RE2 and Python read it alike."""
+_IN_COMMENT = r"(?:^|[ \t\n\r\f,;]){key}=([^ \t\n\r\f,;]+)"
+r"""`project=NAME` anywhere in a comment; RE2 and Python read it alike, as they would not read \s."""
 DEFAULT_RULE = ProjectRule(project="{account}")
 _FIELDS = {"account": "account", "user": '"user"', "wckey": "wckey"}
 
@@ -78,9 +77,39 @@ def _conditions_sql(rule: ProjectRule, parents: Mapping[str, str]) -> list[str]:
 
 
 def _glob(pattern: str) -> str:
-    r"""A shell pattern as a regular expression that RE2 knows too (it has no \Z and no atomic groups)."""
-    text = translate(pattern).removesuffix(r"\Z").removesuffix(r"\z")
-    return text.replace("(?>", "(?:")
+    """A shell pattern (*, ?, [abc], [!a-z]) as a regular expression that RE2 and Python read alike.
+
+    That of fnmatch differs from one Python to the next and holds what RE2 has not.
+    """
+    found, at = "", 0
+    while at < len(pattern):
+        sign, at = pattern[at], at + 1
+        if sign == "*":
+            found += ".*"
+        elif sign == "?":
+            found += "."
+        elif sign == "[" and (end := pattern.find("]", at + 1 + (pattern[at : at + 1] == "!"))) > 0:
+            found, at = found + _set(pattern[at:end]), end + 1
+        else:
+            found += re.escape(sign)
+    return f"(?s:{found})"
+
+
+def _set(inside: str) -> str:
+    """What stands between the brackets of a shell pattern as a regular expression; a range that is none has nothing."""
+    negated, inside = inside[0] == "!", inside.removeprefix("!")
+    items = []
+    while inside:
+        if inside[1:2] == "-" and len(inside) > 2:
+            if inside[0] <= inside[2]:
+                items.append(f"{re.escape(inside[0])}-{re.escape(inside[2])}")
+            inside = inside[3:]
+        else:
+            items.append(re.escape(inside[0]))
+            inside = inside[1:]
+    if not items:
+        return "." if negated else r"[^\s\S]"
+    return f"[{'^' if negated else ''}{''.join(items)}]"
 
 
 def _comment_sql(key: str) -> str:
@@ -143,7 +172,7 @@ def explain(job: Mapping[str, str], rules: Sequence[ProjectRule], parents: Mappi
         for key in ("job_name", "comment"):
             pattern = getattr(rule, key)
             if pattern:
-                ok = fnmatchcase(job[key], pattern)
+                ok = re.fullmatch(_glob(pattern), job[key]) is not None
                 test(ok, f"{key} {job[key]!r} {'matches' if ok else 'does not match'} {pattern!r}")
         match = re.search(_IN_COMMENT.format(key="project"), job["comment"])
         if "{comment}" in rule.project:
@@ -155,7 +184,7 @@ def explain(job: Mapping[str, str], rules: Sequence[ProjectRule], parents: Mappi
             verdicts.append(Verdict(rule, False, "; ".join(misses), ""))
             continue
         values = {"account": account, "user": job["user"], "wckey": wckey, "comment": match[1] if match else ""}
-        name = re.sub(r"\{(\w+)\}", lambda found: values[found[1]], rule.project)
+        name = re.sub(r"\{(\w+)\}", lambda found, values=values: values[found[1]], rule.project)  # type: ignore[misc]
         verdicts.append(
             Verdict(rule, True, "; ".join(hits) or "no other rule matched: the project is the account", name)
         )

@@ -105,8 +105,14 @@ class Rater:
         return Rating(
             count, units, "+".join(sorted(models)) or None, watts, core_w, dram_w, low, high,
             profile.cpu_core_low_usd_per_h, profile.cpu_core_high_usd_per_h,
-            all(hardware.exclusive for hardware in nodes), min(hardware.cpus_per_node for hardware in nodes),
+            all(hardware.exclusive for hardware in nodes), _whole_nodes_cpus(nodes),
         )  # fmt: skip
+
+
+def _whole_nodes_cpus(nodes: Sequence[Hardware]) -> int:
+    """Mean CPUs of the nodes, rounded up, so that times their number it is all of them; 0 where one is not known."""
+    counts = [hardware.cpus_per_node for hardware in nodes]
+    return -(-sum(counts) // len(counts)) if all(counts) else 0
 
 
 def expand_nodes(names: str) -> list[str]:

@@ -65,5 +65,11 @@ COLUMNS = (
 )
 NAMES = tuple(column.name for column in COLUMNS)
 SCHEMA = pa.schema([pa.field(column.name, column.type) for column in COLUMNS])
-SORT_KEY = ("job_id", "start", "array_job_id", "array_task_id", "account", "user", "state")
+SORT_KEY = ("project", "job_id", "start", "array_job_id", "array_task_id", "account", "user", "state")
 """The order of the rows in a day's file."""
+REPEATING = (
+    *(column.name for column in COLUMNS if pa.types.is_string(column.type)),
+    "date", "array_task_id", "restart_count", "nodes", "cpus", "gpus", "other_kwh", "measured_kwh", "slurm_kwh", "pue",
+    "carbon_g_per_kwh", "coverage",
+)  # fmt: skip
+"""Columns with few distinct values a day, which Parquet keeps as a dictionary."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+_NO_NAME = "%00"
 FOLDER_MODE, FILE_MODE = 0o750, 0o640
 
 
@@ -47,7 +48,7 @@ class Ledger:
 
     def day_path(self, cluster: str, day: date) -> Path:
         """Where a day lies; a cluster's name is escaped, for it comes from outside."""
-        name = quote(cluster, safe="") or "%00"
+        name = quote(cluster, safe="") or _NO_NAME
         return self.path / "days" / f"cluster={name.replace('.', '%2E')}" / f"{day.isoformat()}.parquet"
 
     def days(
@@ -56,7 +57,8 @@ class Ledger:
         """The days there are, of these clusters (default all), from `start` on and before `end`, in order."""
         found = []
         for folder in sorted((self.path / "days").glob("cluster=*")):
-            cluster = unquote(folder.name.removeprefix("cluster="))
+            name = folder.name.removeprefix("cluster=")
+            cluster = "" if name == _NO_NAME else unquote(name)
             if clusters and cluster not in clusters:
                 continue
             for file in sorted(folder.glob("????-??-??.parquet")):
@@ -77,7 +79,7 @@ class Ledger:
         files = self.days(clusters, start, end)
         if not files:
             raise LedgerError(f"no days in the ledger {self.path}; `senergy aggregate` writes them")
-        return duckdb.connect().read_parquet([str(file.path) for file in files])
+        return duckdb.connect().read_parquet([str(file.path) for file in files], hive_partitioning=False)
 
     def arrow(
         self, clusters: Sequence[str] = (), start: date | None = None, end: date | None = None
@@ -89,7 +91,8 @@ class Ledger:
         self, clusters: Sequence[str] = (), start: date | None = None, end: date | None = None
     ) -> pd.DataFrame:  # fmt: skip
         """The rows as a pandas DataFrame."""
-        return self.arrow(clusters, start, end).to_pandas()
+        frame: pd.DataFrame = self.arrow(clusters, start, end).to_pandas()
+        return frame
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[None]:

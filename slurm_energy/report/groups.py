@@ -25,6 +25,8 @@ KEYS = {
     "cluster": "cluster",
 }
 """What --by takes, and the SQL for it."""
+COLUMNS = ("project", "user", "account", "partition", "qos")
+"""The keys that are columns of their own."""
 _IN_TIME = ("month", "day")
 
 

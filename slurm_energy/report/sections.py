@@ -79,7 +79,7 @@ def _rnd(report: dict[str, Any]) -> Section:
         )
         for row in report["rnd"]
     ]  # fmt: skip
-    header = ("", "Models", "GPU-hours", "Cloud low\nUSD", "Cloud high\nUSD", "Electricity\nUSD", "CO2e lb")
+    header = ("", "Models", "GPU-hours", "Cloud\nlow USD", "Cloud\nhigh USD", "Electr.\nUSD", "CO2e lb")
     chosen = [f"the model is job {report['model']}"] if report["model"] else []
     chosen += [f"the tune is sweep {report['tune']}"] if report["tune"] else []
     note = f"{' and '.join(chosen).capitalize()}; --model and --sweep choose others." if chosen else ""
@@ -136,9 +136,9 @@ def group_section(rows: Sequence[dict[str, Any]], by: Sequence[str], profile: st
         "CPU-h",
         "Energy",
         "CO2e",
-        "Electricity\nUSD",
-        "Cloud low\nUSD",
-        "Cloud high\nUSD",
+        "Electr.\nUSD",
+        "Cloud\nlow USD",
+        "Cloud\nhigh USD",
     )
     texts = [
         (

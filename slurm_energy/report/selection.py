@@ -36,8 +36,12 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def open_rows(ledger: Ledger, selection: Selection, profile: Profile | None) -> duckdb.DuckDBPyConnection:
+def open_rows(
+    ledger: Ledger, selection: Selection, profile: Profile | None, also: Sequence[str] = ()
+) -> duckdb.DuckDBPyConnection:
     """A connection with the view `rows`: the selected rows of the ledger, each with the first start of its job.
+
+    also: further columns of the ledger that the report needs; each one read costs time.
 
     With a profile, its PUE, carbon intensity and prices take the place of the stored ones; the energy stays.
     Raises ReportError where the ledger has no day in the window.
@@ -60,11 +64,11 @@ def open_rows(ledger: Ledger, selection: Selection, profile: Profile | None) -> 
         if values
     ]
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    columns = ", ".join(f'"{name}"' for name in _NEEDED)
+    columns = ", ".join(f'"{name}"' for name in dict.fromkeys((*_NEEDED, *also)))
     con.execute(
         f"CREATE TEMP TABLE stored AS SELECT {columns} FROM read_parquet([{paths}], hive_partitioning=false){where}"
     )
-    con.execute(f"CREATE TEMP VIEW priced AS {_priced(con, profile) if profile else 'SELECT * FROM stored'}")
+    con.execute(f"CREATE TEMP VIEW priced AS {_priced(con, profile) if profile else _AS_STORED}")
     con.execute(_CONTINUED)
     con.execute(
         "CREATE TEMP VIEW rows AS SELECT p.*, a, b, coalesce(c.job_start, p.start) AS job_start FROM "
@@ -74,10 +78,13 @@ def open_rows(ledger: Ledger, selection: Selection, profile: Profile | None) -> 
     return con
 
 
+# What follows from other columns is worked out again, as the aggregator did: quicker than to read it.
+_AS_STORED = """
+    SELECT *, it_kwh - measured_kwh - slurm_kwh AS estimated_kwh, it_kwh * pue AS facility_kwh,
+      it_kwh * pue * carbon_g_per_kwh AS co2e_g FROM stored"""
 _NEEDED = (
-    "cluster", "date", "job_id", "array_job_id", "array_task_id", "user", "account", "project", "sweep", "partition",
-    "qos", "job_name", "state", "start", "end", "elapsed_s", "gpus", "gpu_model", "gpu_h", "cpu_h", "it_kwh",
-    "measured_kwh", "slurm_kwh", "estimated_kwh", "pue", "carbon_g_per_kwh", "facility_kwh", "co2e_g",
+    "cluster", "date", "job_id", "array_job_id", "array_task_id", "sweep", "state", "start", "end", "elapsed_s",
+    "gpu_model", "gpu_h", "cpu_h", "it_kwh", "measured_kwh", "slurm_kwh", "pue", "carbon_g_per_kwh",
     "electricity_usd", "cloud_low_usd", "cloud_high_usd", "profile",
 )  # fmt: skip
 # A run goes on with the job of the same id whose run before it ended in a state from which Slurm starts again;
@@ -111,9 +118,9 @@ def _priced(con: duckdb.DuckDBPyConnection, profile: Profile) -> str:
     facility = f"it_kwh * {pue}"
     return f"""
         SELECT * REPLACE (
-          {pue} AS pue, {carbon} AS carbon_g_per_kwh, {facility} AS facility_kwh, {facility} * {carbon} AS co2e_g,
-          {facility} * {electricity} AS electricity_usd, {low} AS cloud_low_usd, {high} AS cloud_high_usd,
-          {literal(profile.name)} AS profile)
+            {facility} * {electricity} AS electricity_usd, {low} AS cloud_low_usd, {high} AS cloud_high_usd,
+            {literal(profile.name)} AS profile),
+          it_kwh - measured_kwh - slurm_kwh AS estimated_kwh, {facility} AS facility_kwh, {facility} * {carbon} AS co2e_g
         FROM stored"""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterable
 
 from rich import box
@@ -14,15 +15,17 @@ from slurm_energy.report.formats import printable
 from slurm_energy.report.sections import Section
 
 WIDTH = 100
+WIDE = 200
+"""In a pipe or a file nothing is folded."""
 
 
 def show(sections: Iterable[Section]) -> None:
     """Prints the sections to stdout; texts are never taken for markup."""
-    terminal = shutil.get_terminal_size((WIDTH, 24)).columns
-    console = Console(width=max(terminal, 60), highlight=False, soft_wrap=False)
+    width = max(shutil.get_terminal_size((WIDTH, 24)).columns, 60) if sys.stdout.isatty() else WIDE
+    console = Console(width=width, highlight=False)
     for section in sections:
         title = Text(printable(section.title), style="bold")
-        table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 1))
         for index, name in enumerate(section.header):
             right = index >= section.left and section.numbers
             table.add_column(

@@ -18,7 +18,8 @@ PROVENANCES = ("measured", "slurm", "estimated")
 
 # fsum adds without losing small parts: the total of a year does not depend on the order of its rows.
 SUMS = f"""
-    count(DISTINCT {JOB}) AS jobs, fsum(gpu_h) AS gpu_hours, fsum(cpu_h) AS cpu_hours, fsum(it_kwh) AS it_kwh, fsum(facility_kwh) AS facility_kwh,
+    count(DISTINCT {JOB}) AS jobs,
+    fsum(gpu_h) AS gpu_hours, fsum(cpu_h) AS cpu_hours, fsum(it_kwh) AS it_kwh, fsum(facility_kwh) AS facility_kwh,
     fsum(co2e_g) / 1000 AS co2e_kg, fsum(co2e_g) AS co2e_g, fsum(electricity_usd) AS electricity_usd,
     coalesce(fsum(cloud_low_usd), 0) AS cloud_low_usd, coalesce(fsum(cloud_high_usd), 0) AS cloud_high_usd,
     fsum(measured_kwh) AS measured_kwh, fsum(slurm_kwh) AS slurm_kwh, fsum(estimated_kwh) AS estimated_kwh,
@@ -41,7 +42,7 @@ def as_totals(row: dict[str, Any]) -> dict[str, Any]:
     totals = {name: 0.0 if value is None else value for name, value in totals.items()}
     totals["jobs"] = int(totals["jobs"])
     totals["provenance"] = {
-        name: (row[f"{name}_kwh"] or 0.0) / energy if energy else 0.0 for name in PROVENANCES
+        name: max(row[f"{name}_kwh"] or 0.0, 0.0) / energy if energy else 0.0 for name in PROVENANCES
     }  # fmt: skip
     totals["unpriced_gpu_hours"] = row["unpriced_gpu_hours"] or 0.0
     return totals

@@ -15,7 +15,10 @@ from slurm_energy.slurm.records import Table
 from slurm_energy.slurm.zone import offset_sql, twice_sql
 
 _NO_TIME = "('', 'Unknown', 'None', 'INVALID', 'N/A', 'NONE', 'UNKNOWN', 'Invalid', '0')"
+_NO_JOULES = "('4294967294', '4294967295', '18446744073709551614', '18446744073709551615')"
+"""Slurm's NO_VAL and INFINITE, in 32 and 64 bits."""
 _YEARS_20 = 20 * 366 * 86400
+_LONGEST_NAME = 80  # as a folder, each byte may take 3 of 255; Slurm's own limit is 40
 _EARLIEST, _LATEST = 631152000, 4102444800  # 1990 to 2100: outside of it a clock was wrong, not a job long
 
 RECORD_COLUMNS = (
@@ -67,7 +70,7 @@ def normalised_sql(raw: str, site: ZoneInfo, default_cluster: str, extra: str = 
     return f"""
 WITH raw AS (SELECT {walls} * FROM ({raw})),
 read AS (
-  SELECT {times}
+  SELECT {times} start_w,
     {_ID} AS id, JobID LIKE '%\\_%' ESCAPE '\\' AS is_array, JobID, JobIDRaw,
     CASE WHEN JobIDRaw <> '' THEN TRY_CAST(JobIDRaw AS BIGINT) END AS raw_id,
     {_seconds_sql("ElapsedRaw")} AS elapsed_t,
@@ -82,15 +85,14 @@ read AS (
     {_part("mem")} AS mem_t,
     CASE WHEN contains(AllocTRES, 'gres/gpu')
       THEN array_to_string(regexp_extract_all(AllocTRES, 'gres/gpu(:[^,=]*)?=[^,]*'), ',') ELSE '' END AS gpu_key,
-    coalesce(nullif(TRY_CAST(ConsumedEnergyRaw AS DOUBLE), 0),
-      CASE WHEN contains(AllocTRES, 'energy=') THEN TRY_CAST({_part("energy")} AS DOUBLE) END) AS slurm_j{extra}
+    coalesce(nullif(CASE WHEN ConsumedEnergyRaw NOT IN {_NO_JOULES} THEN TRY_CAST(ConsumedEnergyRaw AS DOUBLE) END, 0),
+      CASE WHEN contains(AllocTRES, 'energy=') AND {_part("energy")} NOT IN {_NO_JOULES}
+        THEN TRY_CAST({_part("energy")} AS DOUBLE) END) AS slurm_j{extra}
   FROM raw
 ),
 timed AS (
   SELECT *,
     state_t IN {_sql_set(states.ENDED)} AS ended,
-    -- After a resize sacct repeats the first start; Submit then holds the moment of the change.
-    coalesce(submit_t > start_t AND submit_t <= coalesce(end_t, submit_t), false) AS resized,
     coalesce(elapsed_t, CASE WHEN ElapsedRaw = '' THEN end_t - start_t - suspended_t END) AS elapsed_r
   FROM read
 ),
@@ -98,8 +100,11 @@ placed AS (
   SELECT * EXCLUDE (start_t),
     CASE WHEN resized THEN submit_t ELSE start_t END AS start_t,
     CASE WHEN resized THEN greatest(elapsed_r - (submit_t - start_t), 0) ELSE elapsed_r END AS elapsed_s
-  FROM (SELECT * EXCLUDE (start_t, end_t), {_unfold("start_t", site)} AS start_t, {_unfold("end_t", site)} AS end_t
-        FROM timed)
+  FROM (
+    -- After a resize sacct repeats the first start; Submit then holds the moment of the change.
+    SELECT *, coalesce(submit_t > start_t AND submit_t <= coalesce(end_t, submit_t) AND NOT {_doubtful(site)}, false) AS resized
+    FROM (SELECT * EXCLUDE (start_t, end_t), {_unfold("start_t", site)} AS start_t, {_unfold("end_t", site)} AS end_t
+          FROM timed))
 )
 SELECT cluster, coalesce(raw_id, id + coalesce(TRY_CAST(nullif(split_part(JobID, '+', 2), '') AS BIGINT), 0)) AS job_id,
   CASE WHEN is_array THEN id END AS array_job_id,
@@ -111,6 +116,7 @@ SELECT cluster, coalesce(raw_id, id + coalesce(TRY_CAST(nullif(split_part(JobID,
   CASE
     WHEN contains(JobID, '.') OR contains(JobIDRaw, '.') THEN NULL
     WHEN id IS NULL AND raw_id IS NULL THEN 'JobID ' || {_show("JobID")} || ' is not a job id'
+    WHEN strlen(cluster) > {_LONGEST_NAME} THEN 'Cluster ' || {_show("cluster")} || '... is longer than a name can be'
     WHEN state_t NOT IN {_sql_set(states.ALL)} THEN 'State ' || {_show("State")} || ' is unknown'
     {_unread("Submit", "submit_t")}
     {_unread("Start", "start_t")}
@@ -132,6 +138,8 @@ SELECT cluster, coalesce(raw_id, id + coalesce(TRY_CAST(nullif(split_part(JobID,
       THEN 'Start to End is a day or more longer than ElapsedRaw and Suspended say'
     WHEN tres <> '' AND length(tres) - length(replace(tres, '=', '')) <> length(tres) - length(replace(tres, ',', '')) + 1
       THEN 'AllocTRES ' || {_show("tres")} || ' is not TRES text'
+    WHEN mem_t <> '' AND TRY_CAST(rtrim(mem_t, 'KMGTPEkmgtpe') AS DOUBLE) IS NULL
+      THEN 'AllocTRES ' || {_show("tres")} || ' has a mem that is no number'
     WHEN contains(gpu_key, 'gres') AND NOT regexp_full_match(gpu_key, '(gres/gpu(:[^=,]*)?=[0-9]{{1,9}}(,|$))+')
       THEN 'AllocTRES ' || {_show("tres")} || ' has a GPU count that is no number'
   END AS reason,
@@ -198,6 +206,12 @@ def _seconds_sql(column: str) -> str:
         f"coalesce(TRY_CAST({column} AS BIGINT), CASE WHEN contains({column}, ':') "
         f"THEN {days} * 86400 + epoch(TRY_CAST({clock} AS INTERVAL))::BIGINT END)"
     )
+
+
+def _doubtful(site: ZoneInfo) -> str:
+    """SQL for: the start is a wall-clock time that came twice, so that it may lie an hour later than was taken."""
+    twice = twice_sql(site, "start_t")
+    return f"(start_w IS NOT NULL AND ({twice}))" if twice else "false"
 
 
 def _unfold(column: str, site: ZoneInfo) -> str:

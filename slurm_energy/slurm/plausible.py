@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from math import comb
 
 from slurm_energy.slurm import states
 from slurm_energy.slurm.columns import FREE_TEXT
 
+MOST_READINGS = 5000
+"""A row that could be read in more ways is nobody's job name any more."""
 _TIME = re.compile(r"\d{1,11}|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d|Unknown|None|INVALID|N/A|", re.IGNORECASE)
 _PATTERNS = {
     "JobID": re.compile(r"\d+(_(\d+|\[[^|]*\])|\+\d+)?(\.[\w+]+)?"),
@@ -35,18 +38,26 @@ def is_plausible(row: Mapping[str, str]) -> bool:
 def rejoin(fields: Sequence[str], columns: Sequence[str], delimiter: str) -> dict[str, str] | None:
     """The row that the fields make when a free-text column held the delimiter; None where no reading is plausible.
 
-    More fields than columns: the extra delimiters belong to a job name, comment or the like. Where several readings
-    are plausible they differ in those texts alone, and the first is taken: every number is the same in all of them.
+    More fields than columns: the extra delimiters belong to a job name, comment or the like. Plausible readings that
+    differ in those texts alone are as good as each other, and the first is taken; where they differ in anything else,
+    such as the user, there is no telling and None is returned.
     """
     extra = len(fields) - len(columns)
-    free = [index for index, name in enumerate(columns) if name in FREE_TEXT]
-    if extra < 0 or (extra and not free) or extra > 200:
+    # Of free-text columns side by side the first takes all: where the border between two texts lies makes no difference.
+    texts = [name in FREE_TEXT for name in columns]
+    free = [index for index, text in enumerate(texts) if text and not (index and texts[index - 1])]
+    if extra < 0 or (extra and (not free or comb(extra + len(free) - 1, extra) > MOST_READINGS)):
         return None
+    found: dict[str, str] | None = None
     for reading in _readings(list(fields), columns, free, extra, delimiter):
         row = dict(zip(columns, reading, strict=True))
-        if is_plausible(row):
-            return row
-    return None
+        if not is_plausible(row):
+            continue
+        if found is None:
+            found = row
+        elif any(row[name] != found[name] for name in columns if name not in FREE_TEXT):
+            return None
+    return found
 
 
 def _readings(

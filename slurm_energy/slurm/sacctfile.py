@@ -8,6 +8,8 @@ off) the good lines go to a copy, and the odd ones are put together again one by
 from __future__ import annotations
 
 import gzip
+import os
+import tempfile
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -15,12 +17,14 @@ from operator import methodcaller
 from pathlib import Path
 from typing import IO
 
-from slurm_energy.slurm.columns import canonical, missing_necessary, recognised
+from slurm_energy.slurm.columns import FREE_TEXT, canonical, missing_necessary, recognised
 from slurm_energy.slurm.errors import SourceError
-from slurm_energy.slurm.plausible import rejoin
+from slurm_energy.slurm.plausible import is_plausible, rejoin
 from slurm_energy.slurm.records import RawRecords, SetAside, Table
 
 BLOCK = 8 << 20
+MOST_LINES = 64
+"""So many lines at most are joined to a row."""
 _DELIMITERS = ("|", "\t", "\x1f", ";", "^", ",", "!")
 
 
@@ -122,7 +126,7 @@ class _Reader:
     def sorted_out(self) -> RawRecords:
         """Good lines to a copy per header, odd ones one by one."""
         columns, odd = self.columns, list[tuple[int, bytes]]()
-        copy = _Copy(self.workdir / "good-0", columns, self.delimiter)
+        copy = _Copy(self.workdir, columns, self.delimiter)
         for number, line in self._lines():
             if not line.strip(b"\r"):
                 continue
@@ -132,13 +136,15 @@ class _Reader:
                 self._put_together(odd, columns)
                 odd, columns = [], changed
                 self.tables.append(copy.done())
-                copy = _Copy(self.workdir / f"good-{len(self.tables)}", columns, self.delimiter)
+                copy = _Copy(self.workdir, columns, self.delimiter)
                 self.header = line.rstrip(b"\r")
                 continue
             line = line.removesuffix(b"\r")
             if line.count(self.byte) == len(columns) - 1 and b"\r" not in line and b"\0" not in line and _is_utf8(line):
                 copy.add(number, line)
             else:
+                if columns[-1] in FREE_TEXT and line.count(self.byte) < len(columns) - 1:
+                    odd += copy.take_back(number - 1)  # this may be the rest of its last text
                 odd.append((number, line))
         self._put_together(odd, columns)
         self.tables.append(copy.done())
@@ -173,11 +179,11 @@ class _Reader:
 
     def _put_together(self, odd: list[tuple[int, bytes]], columns: tuple[str, ...]) -> None:
         """Joins lines that a newline in a job name tore apart, gives extra delimiters back to free text."""
-        at = 0
+        at, first, last = 0, -1, -1  # first and last: lines of the row before
         while at < len(odd):
             number, text = odd[at]
             taken = 1
-            while text.count(self.byte) < len(columns) - 1 and at + taken < len(odd):
+            while text.count(self.byte) < len(columns) - 1 and taken < MOST_LINES and at + taken < len(odd):
                 following, more = odd[at + taken]
                 if following != number + taken:
                     break
@@ -187,9 +193,21 @@ class _Reader:
             if row is not None:
                 self.rows.append((number, row))
                 at += taken
+                first, last = number, number + taken - 1
                 continue
             alone = odd[at][1].decode("utf-8", "backslashreplace")
-            found = alone.count(self.delimiter) + 1
+            pieces = alone.split(self.delimiter)
+            found = len(pieces)
+            begins_like_a_row = is_plausible(dict(zip(columns, pieces[:-1] or pieces, strict=False)))
+            goes_on = number == last + 1 and number - first < MOST_LINES and columns[-1] in FREE_TEXT
+            if found < len(columns) and goes_on and not begins_like_a_row:
+                self.rows[-1][1][columns[-1]] += "\n" + alone  # a text of several lines at the end of a row
+                at, last = at + 1, number
+                continue
+            if found == len(columns):  # some value is none that Slurm writes: the typing says which
+                self.rows.append((number, dict(zip(columns, pieces, strict=True))))
+                at += 1
+                continue
             what = f"{found} fields where the header has {len(columns)}"
             self.set_aside.append(SetAside(str(self.path), number, what, alone))
             at += 1
@@ -198,9 +216,11 @@ class _Reader:
 class _Copy:
     """The good lines of a file, and where each stood."""
 
-    def __init__(self, path: Path, columns: tuple[str, ...], delimiter: str) -> None:
-        self.path, self.columns, self.delimiter = path, columns, delimiter
-        self.file = path.open("wb")
+    def __init__(self, folder: Path, columns: tuple[str, ...], delimiter: str) -> None:
+        self.columns, self.delimiter = columns, delimiter
+        self.file = tempfile.NamedTemporaryFile("wb", prefix="good-", dir=folder, delete=False)  # noqa: SIM115
+        self.path = Path(self.file.name)
+        self.last = b""
         self.count, self.next_line = 0, -1
         self.rows: list[int] = []
         self.lines: list[int] = []
@@ -210,7 +230,19 @@ class _Copy:
             self.rows.append(self.count)
             self.lines.append(number)
         self.file.write(line + b"\n")
-        self.count, self.next_line = self.count + 1, number + 1
+        self.count, self.next_line, self.last = self.count + 1, number + 1, line
+
+    def take_back(self, number: int) -> list[tuple[int, bytes]]:
+        """The newest line with its number, out of the copy again; nothing where another line was the newest."""
+        if self.next_line != number + 1:
+            return []
+        self.file.seek(-len(self.last) - 1, os.SEEK_CUR)
+        self.file.truncate()
+        self.count, self.next_line = self.count - 1, -1
+        if self.rows[-1] == self.count:
+            self.rows.pop()
+            self.lines.pop()
+        return [(number, self.last)]
 
     def done(self) -> Table:
         self.file.close()

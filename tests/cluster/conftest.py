@@ -81,7 +81,8 @@ class Cluster:
     def states(self, job: str) -> set[str]:
         """The state of the job's latest run, in the accounting; of an array's every task."""
         rows = self.run("sacct", "-X", "-P", "-n", "-j", job, "-o", "State").splitlines()
-        return {row.split(" ")[0] for row in rows}  # `CANCELLED by 0`
+        states = {row.split(" ")[0] for row in rows}  # `CANCELLED by 0`
+        return states - {"RESIZING"} or states  # an earlier part, shown beside the latest
 
     def live(self, job: str) -> str:
         """The state in the controller; empty when the job has left it."""
