@@ -50,8 +50,8 @@ def aggregate(
     Without -S and -E: the days since the last run and those that changed. Safe to run again at any time: each record
     counts once. Ends with 1 where rows were set aside.
 
+    \b
     Examples:
-
       senergy aggregate                                   nightly, from sacct
       senergy aggregate -S 2026-01-01 -E 2026-02-01       a month again
       senergy aggregate --from jobs.txt.gz --profile strubell2019

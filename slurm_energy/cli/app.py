@@ -43,5 +43,5 @@ def _top(
 app.command()(report)
 app.command()(aggregate)
 app.add_typer(project_app, name="project")
-app.command()(paper)
+app.command(short_help="Recompute the tables of Strubell et al. 2019.")(paper)
 app.command()(demo)

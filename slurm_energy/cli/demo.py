@@ -19,6 +19,7 @@ def demo(
 
     Needs no Slurm and no root. To do the same on an ordinary ledger:
 
+    \b
       senergy demo --write lisa.txt
       senergy aggregate --from lisa.txt --profile strubell2019
       senergy report --project lisa --profile strubell2019

@@ -25,8 +25,8 @@ def explain(
 ) -> None:
     """Say to which project a job belongs and which rule says so.
 
+    \b
     Examples:
-
       senergy project explain 1234_5
       senergy project explain 1234 --from jobs.txt.gz
     """

@@ -60,8 +60,8 @@ def report(
 
     One project gets its whole R&D accounting; anything else a table of totals.
 
+    \b
     Examples:
-
       senergy report --project lisa
       senergy report --project lisa -S 2026-01-01 --profile strubell2019 --json
       senergy report --by user -A nlp -S now-30days --top 10

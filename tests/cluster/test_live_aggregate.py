@@ -59,12 +59,12 @@ class Run(NamedTuple):
 def runs_by_sacct(cluster: Cluster) -> list[Run]:
     """What sacct says of every run that began; none of the fields holds a user's text."""
     text = cluster.run(
-        "sacct", "-X", "-D", "-a", "-P", "-n", "--delimiter=\x1e", "-S", "now-1days", "-o", ",".join(FIELDS),
+        "sacct", "-X", "-D", "-a", "-P", "-n", "-S", "now-1days", "-o", ",".join(FIELDS),
         SLURM_TIME_FORMAT="%s",
     )  # fmt: skip
     found = []
     for line in text.splitlines():
-        row = dict(zip(FIELDS, line.split("\x1e"), strict=True))
+        row = dict(zip(FIELDS, line.split("|"), strict=True))
         if not row["Start"].isdigit():  # waits, or was cancelled before it began
             continue
         tres = dict(part.split("=") for part in row["AllocTRES"].split(","))

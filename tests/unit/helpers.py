@@ -42,7 +42,7 @@ def row(**fields: Any) -> dict[str, str]:
     made["JobIDRaw"] = fields.get("JobIDRaw", made["JobID"])
     start, elapsed = made["Start"], made["ElapsedRaw"]
     numbers = isinstance(start, int) and isinstance(elapsed, int)
-    made["Submit"] = fields.get("Submit", start - 60 if isinstance(start, int) else start)
+    made["Submit"] = fields.get("Submit", start - 60 if isinstance(start, int) else NOON - 60)
     made["End"] = fields.get("End", start + elapsed if numbers else "Unknown")
     return {name: str(value) for name, value in made.items()}
 

@@ -1,0 +1,315 @@
+"""What each value of a job record means: ids, states, times, durations, sizes, energy; and what is not believed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from helpers import COLUMNS, DAY, FIXTURES, NOON, VERSIONS, epoch, parse, row, running, sacct_text, wall
+
+from slurm_energy.slurm import states
+
+BERLIN, NEW_YORK = "Europe/Berlin", "America/New_York"
+HOUR = 3600
+
+
+def without_raw_id(*rows: dict[str, str]) -> str:
+    return sacct_text(rows, [name for name in COLUMNS if name != "JobIDRaw"])
+
+
+@pytest.mark.parametrize(
+    ("shown", "raw", "ids"),
+    [
+        ("7", "7", (7, None, None)),
+        ("12_3", "15", (15, 12, 3)),
+        ("12_0", "12", (12, 12, 0)),
+        ("12+0", "12", (12, None, None)),
+        ("12+1", "13", (13, None, None)),
+    ],
+)
+def test_an_id_is_that_of_slurm_and_an_array_task_has_its_array_s_beside_it(shown: str, raw: str, ids: tuple[Any, ...]) -> None:
+    found = parse([row(JobID=shown, JobIDRaw=raw)]).only
+    assert (found["job_id"], found["array_job_id"], found["array_task_id"]) == ids
+
+
+@pytest.mark.parametrize(
+    ("shown", "ids"),
+    [("7", (7, None, None)), ("12_3", (12, 12, 3)), ("12+0", (12, None, None)), ("12+1", (13, None, None)), ("12+10", (22, None, None))],
+)
+def test_without_jobidraw_the_displayed_id_says_enough(shown: str, ids: tuple[Any, ...]) -> None:
+    found = parse(without_raw_id(row(JobID=shown))).only
+    assert (found["job_id"], found["array_job_id"], found["array_task_id"]) == ids
+
+
+def test_the_parts_of_a_heterogeneous_job_are_two_allocations() -> None:
+    rows = [row(JobID="12+0", NCPUS=1), row(JobID="12+1", NCPUS=2)]
+    assert [(r["job_id"], r["cpus"]) for r in parse(without_raw_id(*rows)).records] == [(12, 1), (13, 2)]
+
+
+@pytest.mark.parametrize("tasks", ["12_[0-9%2]", "12_[1,3-5]", "12_[0-100:10]", "12_[1,3,5,..."])
+def test_array_tasks_that_wait_are_counted_as_waiting(tasks: str) -> None:
+    parsed = parse([row(JobID=tasks, JobIDRaw=12, State="PENDING", Start="Unknown", ElapsedRaw=0, AllocTRES="")])
+    if tasks.endswith("..."):  # sacct cuts a long list off; the raw id is there
+        assert parsed.counts[:2] == (0, 1)
+    else:
+        assert (parsed.counts, parsed.records) == ((0, 1, 0, 0), [])
+
+
+@pytest.mark.parametrize("job_id", ["abc", "", "12+", "12_", "1_x", "99999999999999999999", "12 13", "1_000x"])
+def test_what_is_no_job_id_is_set_aside_and_shown(job_id: str) -> None:
+    assert parse(without_raw_id(row(JobID=job_id))).reasons == [f"JobID '{job_id}' is not a job id"]
+
+
+@pytest.mark.parametrize("step", ["7.batch", "7.extern", "7.0", "12+0.0", "12_3.batch", "7.interactive"])
+def test_a_step_is_no_allocation_whatever_else_it_says(step: str) -> None:
+    parsed = parse([row(), row(JobID=step, JobIDRaw=step, State="", Account="", Start="rubbish")])
+    assert parsed.only["job_id"] == 7
+    assert parsed.counts == (1, 0, 0, 0)
+
+
+def test_every_run_of_a_requeued_job_is_a_record() -> None:
+    runs = [row(State="REQUEUED", ElapsedRaw=100), row(Start=NOON + 500), row(State="NODE_FAIL", Start=NOON + 200, ElapsedRaw=9)]
+    parsed = parse(runs)
+    assert [(r["state"], r["start"], r["elapsed_s"]) for r in parsed.records] == [
+        ("REQUEUED", NOON, 100), ("NODE_FAIL", NOON + 200, 9), ("COMPLETED", NOON + 500, 3600),
+    ]  # fmt: skip
+    assert parsed.counts.repeated == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [("CANCELLED by 1001", "CANCELLED"), ("CANCELLED by 0", "CANCELLED"), ("CANCELLED+", "CANCELLED"), ("completed", "COMPLETED"),
+     ("OUT_OF_MEMORY", "OUT_OF_MEMORY"), ("NODE_FAIL", "NODE_FAIL"), ("PREEMPTED", "PREEMPTED")],
+)  # fmt: skip
+def test_a_state_is_its_first_word(text: str, state: str) -> None:
+    assert parse([row(State=text)]).only["state"] == state
+
+
+@pytest.mark.parametrize("text", ["MELTED", "", "by 1001", "COMPLETEDX"])
+def test_an_unknown_state_is_set_aside_with_its_line_and_its_text(text: str) -> None:
+    parsed = parse([row(JobID=1), row(State=text)])
+    (aside,) = parsed.set_aside
+    assert (aside.line, aside.reason) == (3, f"State '{text}' is unknown")
+    assert aside.source.endswith("jobs.txt")
+    assert aside.text == "|".join(row(State=text)[name] for name in COLUMNS)
+    assert parsed.counts == (1, 0, 0, 1)
+
+
+@pytest.mark.parametrize("state", sorted(states.ALL))
+def test_every_state_of_slurm_is_known(state: str) -> None:
+    parsed = parse([row(State=state)])
+    assert parsed.only["state"] == state
+    assert (parsed.only["end"] is not None) is (state in states.ENDED)
+
+
+def test_a_running_job_has_no_end_yet() -> None:
+    found = parse([running()]).only
+    assert (found["end"], found["elapsed_s"], found["span_s"]) == (None, 3600, 3600)
+
+
+@pytest.mark.parametrize("start", ["Unknown", "None", "INVALID", "N/A", "", "0"])
+@pytest.mark.parametrize("state", ["PENDING", "CANCELLED by 1001"])
+def test_a_job_that_never_started_is_counted_as_waiting(start: str, state: str) -> None:
+    parsed = parse([row(State=state, Start=start, ElapsedRaw=0, Submit=NOON, AllocTRES="", NodeList="None assigned")])
+    assert parsed.counts == (0, 1, 0, 0)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_waiting_jobs_of_a_real_cluster_are_those_that_never_started(version: str) -> None:
+    parsed = parse(FIXTURES / version / "sacct-X-P.txt")
+    assert {32, 33, 34}.isdisjoint(record["job_id"] for record in parsed.records)
+    assert parsed.counts.waiting == 3
+
+
+def test_a_job_that_ran_but_has_no_start_is_set_aside() -> None:
+    assert parse([row(Start="Unknown")]).reasons == ["it ran for 3600 s but has no Start"]
+
+
+@pytest.mark.parametrize("name", ["Submit", "Start", "End"])
+@pytest.mark.parametrize("text", ["yesterday", "2026-13-24T10:00:00", "2026-11-24T25:00:00", "24/11/2026", "1e99x"])
+def test_a_time_that_is_none_is_set_aside_with_its_column(name: str, text: str) -> None:
+    assert parse([row(**{name: text})]).reasons == [f"{name} '{text}' is neither YYYY-MM-DDTHH:MM:SS nor epoch seconds"]
+
+
+def test_a_job_of_no_time_is_a_record_of_no_time() -> None:
+    found = parse([row(ElapsedRaw=0)]).only
+    assert (found["elapsed_s"], found["span_s"], found["end"]) == (0, 0, NOON)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("00:00:04", 4), ("01:00:00", 3600), ("2-01:00:00", 2 * DAY + 3600), ("4", 4), ("", 0), ("0", 0), ("00:00:00", 0)],
+)
+def test_suspended_time_lengthens_the_span_not_the_run(text: str, seconds: int) -> None:
+    found = parse([row(Suspended=text, End=NOON + 3600 + seconds)]).only
+    assert (found["elapsed_s"], found["span_s"]) == (3600, 3600 + seconds)
+
+
+def test_a_job_suspended_for_longer_than_it_ran_is_a_job() -> None:
+    found = parse([row(ElapsedRaw=0, Suspended="00:00:04", End=NOON + 4)]).only
+    assert (found["elapsed_s"], found["span_s"]) == (0, 4)
+
+
+@pytest.mark.parametrize("text", ["soon", "1:x", "x-00:00:01"])
+def test_a_suspension_or_an_elapsed_time_that_is_no_duration_is_set_aside(text: str) -> None:
+    assert parse([row(Suspended=text)]).reasons == [f"Suspended '{text}' is not a duration"]
+    assert parse([row(ElapsedRaw=text, End=NOON + 3600)]).reasons == [f"ElapsedRaw '{text}' is not a duration"]
+
+
+def test_start_and_end_do_where_the_elapsed_time_is_missing() -> None:
+    assert parse([row(ElapsedRaw="", End=NOON + 50, Suspended="00:00:20")]).only["elapsed_s"] == 30
+    assert parse([running(ElapsedRaw="")]).reasons == ["neither ElapsedRaw nor End says how long it ran"]
+
+
+def test_an_end_before_the_start_is_set_aside() -> None:
+    assert parse([row(End=NOON - 1)]).reasons == [f"End '{NOON - 1}' is before Start '{NOON}'"]
+    assert parse([row(ElapsedRaw="", End=NOON - 1)]).reasons == ["it ends before it starts"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"Start": epoch("2150-01-01")}, "is not between 1990 and 2100"),
+        ({"Start": epoch("1989-12-31T23:59:59")}, "is not between 1990 and 2100"),
+        ({"Start": 5}, "is not between 1990 and 2100"),
+        ({"Start": "2150-01-01T00:00:00", "End": "2150-01-01T01:00:00", "Submit": "2150-01-01T00:00:00"}, "is not between 1990 and 2100"),
+        ({"ElapsedRaw": 30 * 365 * DAY}, "a run of more than 20 years is not believable"),
+        ({"End": epoch("2150-01-01")}, "a run of more than 20 years is not believable"),
+        ({"Suspended": "9000-00:00:00"}, "a run of more than 20 years is not believable"),
+        ({"ElapsedRaw": 3 * DAY, "End": NOON + DAY}, "is a day or more longer than Start to End"),
+        ({"End": NOON + 9 * DAY, "Suspended": "01:00:00"}, "Start to End is a day or more longer than ElapsedRaw and Suspended say"),
+    ],
+)  # fmt: skip
+def test_a_clock_that_jumped_is_set_aside_not_priced(fields: dict[str, Any], reason: str) -> None:
+    parsed = parse([row(**fields)])
+    assert parsed.records == []
+    assert [reason in one for one in parsed.reasons] == [True]
+
+
+def test_a_run_of_30_years_that_still_runs_is_not_believed() -> None:
+    assert parse([running(ElapsedRaw=30 * 365 * DAY)]).reasons == ["a run of more than 20 years is not believable"]
+
+
+def test_a_run_of_a_few_years_is() -> None:
+    assert parse([running(ElapsedRaw=5 * 365 * DAY)]).only["elapsed_s"] == 5 * 365 * DAY
+
+
+# Resized jobs
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_parts_of_a_resized_job_follow_each_other(version: str) -> None:
+    first, second = (r for r in parse(FIXTURES / version / "sacct-X-P.txt").records if r["job_id"] == 24)
+    assert (first["state"], second["state"]) == ("RESIZING", "COMPLETED")
+    assert first["end"] == second["start"] == first["start"] + first["elapsed_s"]
+    assert second["end"] == second["start"] + second["elapsed_s"]
+    assert (first["elapsed_s"], second["elapsed_s"]) == (2, 6)
+
+
+def test_a_resized_job_that_still_runs_counts_from_the_change() -> None:
+    found = parse([running(Start=NOON, Submit=NOON + 1000, ElapsedRaw=1500)]).only
+    assert (found["start"], found["elapsed_s"]) == (NOON + 1000, 500)
+
+
+def test_a_job_submitted_before_it_started_was_not_resized() -> None:
+    assert parse([row(Submit=NOON)]).only["start"] == NOON
+    assert parse([row(Submit=NOON + 3601)]).only["elapsed_s"] == 3600  # nonsense, but no resize: it had ended
+
+
+# Clock changes
+
+
+@pytest.mark.parametrize(
+    ("site", "start", "hours"),
+    [
+        (BERLIN, epoch("2026-10-24T22:00:00", BERLIN), 10),  # over the hour that comes twice
+        (BERLIN, epoch("2026-03-28T22:00:00", BERLIN), 10),  # over the hour that is not there
+        (BERLIN, epoch("2026-10-25T02:30:00", BERLIN), 5),
+        (BERLIN, epoch("2026-10-25T02:30:00", BERLIN, fold=1), 5),
+        (NEW_YORK, epoch("2026-10-31T22:00:00", NEW_YORK), 10),
+        (NEW_YORK, epoch("2026-11-01T01:15:00", NEW_YORK, fold=1), 5),
+        (NEW_YORK, epoch("2026-03-07T22:00:00", NEW_YORK), 10),
+        ("Asia/Kolkata", NOON, 10),
+        ("Australia/Lord_Howe", epoch("2026-04-05T01:45:00", "Australia/Lord_Howe", fold=1), 5),
+    ],
+)
+def test_the_wall_clock_gives_the_same_seconds_as_epoch_time(site: str, start: int, hours: int) -> None:
+    end = start + hours * HOUR
+    on_the_wall = row(Submit=wall(start - 86400, site), Start=wall(start, site), End=wall(end, site), ElapsedRaw=hours * HOUR)
+    for one in (on_the_wall, row(Start=start, ElapsedRaw=hours * HOUR, Submit=start - 86400)):
+        found = parse([one], site).only
+        assert (found["start"], found["end"], found["elapsed_s"], found["span_s"]) == (start, end, hours * HOUR, hours * HOUR)
+
+
+def test_an_end_in_the_second_of_two_hours_agrees_with_the_elapsed_time() -> None:
+    start = epoch("2026-10-24T20:00:00", BERLIN)
+    end = epoch("2026-10-25T02:30:00", BERLIN, fold=1)
+    found = parse([row(Submit=wall(start, BERLIN), Start=wall(start, BERLIN), End=wall(end, BERLIN), ElapsedRaw=end - start)], BERLIN).only
+    assert (found["start"], found["end"]) == (start, end)
+
+
+@pytest.mark.parametrize("state", ["COMPLETED", "RUNNING"])
+def test_a_job_that_waited_through_the_clock_change_was_not_resized(state: str) -> None:
+    submit = epoch("2026-10-25T02:50:00", BERLIN)
+    start = epoch("2026-10-25T02:10:00", BERLIN, fold=1)  # 20 minutes later, 40 earlier on the wall
+    end = start + 3 * HOUR
+    shown = row(
+        State=state, Submit=wall(submit, BERLIN), Start=wall(start, BERLIN), ElapsedRaw=3 * HOUR,
+        End=wall(end, BERLIN) if state == "COMPLETED" else "Unknown",
+    )  # fmt: skip
+    found = parse([shown], BERLIN).only
+    assert found["elapsed_s"] == 3 * HOUR
+    if state == "COMPLETED":
+        assert (found["start"], found["end"]) == (start, end)
+
+
+def test_a_resize_in_epoch_seconds_is_seen_on_the_night_of_the_clock_change_too() -> None:
+    start = epoch("2026-10-25T02:10:00", BERLIN)
+    found = parse([row(Start=start, Submit=start + 600, ElapsedRaw=HOUR)], BERLIN).only
+    assert (found["start"], found["elapsed_s"]) == (start + 600, HOUR - 600)
+
+
+# Sizes, names, energy
+
+
+def test_sizes_come_from_alloctres_where_their_columns_are_missing() -> None:
+    names = [name for name in COLUMNS if name not in ("NCPUS", "NNodes")]
+    found = parse(sacct_text([row(AllocTRES="billing=9,cpu=16,mem=1.50G,node=3")], names)).only
+    assert (found["cpus"], found["nodes"], found["mem_gb"]) == (16, 3, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "joules"),
+    [("0", None), ("", None), ("360000", 360_000.0), ("18446744073709551614", None), ("18446744073709551615", None),
+     ("4294967294", None), ("4294967295", None), ("1.2K", None), ("N/A", None)],
+)  # fmt: skip
+def test_slurm_s_joules_are_a_number_or_none(text: str, joules: float | None) -> None:
+    assert parse([row(ConsumedEnergyRaw=text)]).only["slurm_j"] == joules
+
+
+def test_joules_may_stand_in_alloctres_instead() -> None:
+    tres = "cpu=4,energy={},mem=1G,node=1"
+    assert parse([row(ConsumedEnergyRaw="", AllocTRES=tres.format(5000))]).only["slurm_j"] == 5000
+    assert parse([row(ConsumedEnergyRaw=0, AllocTRES=tres.format(5000))]).only["slurm_j"] == 5000
+    assert parse([row(ConsumedEnergyRaw=7, AllocTRES=tres.format(5000))]).only["slurm_j"] == 7
+    assert parse([row(ConsumedEnergyRaw=0, AllocTRES=tres.format(2**64 - 2))]).only["slurm_j"] is None
+
+
+def test_a_record_that_names_no_cluster_is_of_the_site_s() -> None:
+    assert parse([row(Cluster="")], cluster="o'hara").only["cluster"] == "o'hara"
+
+
+def test_a_cluster_s_name_that_no_folder_can_have_is_set_aside() -> None:
+    assert parse([row(Cluster="x" * 81)]).records == []
+    assert "is longer than a name can be" in parse([row(Cluster="ж" * 60)]).reasons[0]
+    assert parse([row(Cluster="x" * 40)]).only["cluster"] == "x" * 40
+
+
+def test_texts_pass_through_unchanged() -> None:
+    texts = {
+        "User": "o'brien", "Account": 'a"b', "Partition": "gpu;drop", "QOS": "%s", "WCKey": "*paper",
+        "NodeList": "n[001-003,010],gpu5", "JobName": "имя $(x) {0}", "Comment": "project=aurora, sweep=lr1",
+    }  # fmt: skip
+    found = parse([row(**texts)]).only
+    ours = ("user", "account", "partition", "qos", "wckey", "node_list", "job_name", "comment")
+    assert [found[name] for name in ours] == list(texts.values())
