@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timezone: str = ""
     cluster: str = "cluster"
     ledger: str = ""
+    inbox: str = ""
     profile: str = "site"
     lookback_days: int = 3
     first_days: int = 365
@@ -92,6 +93,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     projects: list[ProjectRule] = []
     account_parents: dict[str, str] = {}
     sweeps: Sweeps = Sweeps()
+    agent: dict[str, Any] = {}
 
 
 ENERGY_PLUGINS = ("auto", "none", "rapl", "ipmi", "xcc", "pm_counters", "gpu")
@@ -136,11 +138,16 @@ def parse_config(text: bytes, name: str) -> Config:
 def _explain(message: str, plain: Mapping[str, Any]) -> str:
     """`[site] lookback_days = 'x': expected an integer`, out of msgspec's words and path."""
     what, _, where = message.partition(" - at `")
-    keys = re.findall(r"\.([\w-]+)|\[(\d+)\]", where)
-    path = [name or int(index) for name, index in keys]
+    path: list[str | int] = []
     value: Any = plain
-    for key in path:
-        value = value[key] if isinstance(value, list) or key in value else value
+    for name, index in re.findall(r"\.([\w-]+)|\[(\d+|\.\.\.)\]", where):
+        # Of a table whose keys are names msgspec says [...] for the key.
+        key = name or (_culprit(path, value) if index == "..." else int(index))
+        path.append(key)
+        if isinstance(value, list):
+            value = value[int(key)]
+        elif key in value:
+            value = value[key]
     place = ".".join(str(part) if isinstance(part, str) else f"#{part + 1}" for part in path)
     if match := re.match(r"Object contains unknown field `(.*)`", what):
         known = [field for field in (value if isinstance(value, dict) else {}) if field != match[1]]
@@ -149,6 +156,19 @@ def _explain(message: str, plain: Mapping[str, Any]) -> str:
         return f"[{place or 'top level'}] {match[1]}: no such key{hint}"
     section, _, key = place.rpartition(".")
     return f"[{section or 'top level'}] {key} = {value!r}: {what[:1].lower()}{what[1:]}"
+
+
+def _culprit(path: Sequence[str | int], table: Mapping[str, Any]) -> str:
+    """The key of a table, which stands at this path of names, whose value is wrong."""
+    for name, entry in table.items():
+        trial: Any = {name: entry}
+        for key in reversed(path):
+            trial = {key: trial}
+        try:
+            msgspec.convert(trial, Config)
+        except msgspec.ValidationError:
+            return name
+    return "..."
 
 
 def _all_fields() -> set[str]:
@@ -224,3 +244,8 @@ def ledger_path(config: Config, given: Path | None = None) -> Path:
     if os.access(service, os.R_OK | os.X_OK):
         return service
     return Path.home() / ".local/state/slurm-energy/ledger"
+
+
+def inbox_path(config: Config, ledger: Path, given: Path | None = None) -> Path:
+    """The folder into which nodes ship segments: --inbox, [site] inbox, else `inbox` beside the ledger."""
+    return given or (Path(config.site.inbox) if config.site.inbox else ledger.parent / "inbox")

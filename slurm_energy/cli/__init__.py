@@ -11,6 +11,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; the exit code: 0 done, 1 done with rows set aside or a finding, 2 wrong usage."""
     gc.freeze()
     gc.set_threshold(100_000)  # commands are short: what start-up allocates stays, and need not be looked through
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    # What a compute node runs is there without the extra 'admin', and light.
+    if words[:1] == ["agent"]:
+        from slurm_energy.agent.command import main as agent
+
+        return agent(words[1:])
+    if words[:1] == ["ship"]:
+        from slurm_energy.cli.ship import main as ship
+
+        return ship(words[1:])
     try:
         from slurm_energy.cli.app import app
     except ModuleNotFoundError as error:

@@ -42,6 +42,9 @@ def aggregate(
     delimiter: Annotated[str, typer.Option("--delimiter", help="Delimiter of a file.", show_default=False)] = "",
     ledger: LedgerOption = None,
     config: ConfigOption = None,
+    inbox: Annotated[
+        Optional[Path], typer.Option("--inbox", help="Folder into which nodes ship their segments.", show_default=False)
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Say what was done as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only errors and rows set aside.")] = False,
 ) -> None:
@@ -61,7 +64,7 @@ def aggregate(
     asked = (moment(start, zone := site_zone(_load(config)), "-S"), moment(end, zone, "-E"))
     outcome = run(
         config, ledger, source, window_days(*asked), split(clusters), profile, cluster_name,
-        tuple((columns or "").split(",")) if columns else (), delimiter, quiet or json_,
+        tuple((columns or "").split(",")) if columns else (), delimiter, quiet or json_, inbox,
     )  # fmt: skip
     _tell(outcome, json_, quiet)
     if outcome.counts.set_aside:
@@ -109,9 +112,11 @@ def _tell(outcome: Outcome, as_json: bool, quiet: bool) -> None:
         for note in notes:
             print(f"  {note}")
     if counts.set_aside:
+        from slurm_energy.report.formats import printable
+
         for row in outcome.set_aside[:10]:
             place = f"{row.source}, line {row.line}" if row.line else row.source
-            print(f"senergy: {place}: {row.reason!s}", file=sys.stderr)
+            print(f"senergy: {printable(f'{place}: {row.reason}')}", file=sys.stderr)
         more = " (the first 10 are shown)" if counts.set_aside > 10 else ""
         print(
             f"senergy: {counts.set_aside:,} rows set aside{more}; they are kept in {outcome.set_aside_file}",

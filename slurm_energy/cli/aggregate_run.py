@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from datetime import date
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from slurm_energy.cli.options import site_zone
 from slurm_energy.cli.progress import progress
-from slurm_energy.config import Config, ledger_path, load_config, profile_of
+from slurm_energy.config import Config, inbox_path, ledger_path, load_config, profile_of
 from slurm_energy.ledger.aggregate import Job, Outcome, aggregate
+from slurm_energy.ledger.segments import booked, take_in
 from slurm_energy.ledger.store import Ledger
 from slurm_energy.slurm.errors import SourceError
 from slurm_energy.slurm.records import RawRecords
@@ -33,6 +35,7 @@ def run(
     columns: tuple[str, ...],
     delimiter: str,
     quiet: bool,
+    inbox: Path | None = None,
 ) -> Outcome:
     """Aggregates under the ledger's lock and remembers how far a live source has been read."""
     config, _ = load_config(config_path)
@@ -48,9 +51,12 @@ def run(
         workdir = Path(folder)
         now = int(time.time())
         state = ledger.read_state()
+        taken = take_in(ledger, inbox_path(config, ledger.path, inbox))
         first, last = window
         if live and first is None:
             first = _since(config, state.get(_state_key(source, asked)), now)
+            # Jobs of days that have new segments are read again, for their energy is known only now.
+            first = min([first, *(_midnight(day, config) for _, day in taken.days)])
         sources: Iterator[RawRecords] | Sequence[RawRecords]
         if live:
             sources = _live(source, first or 0, min(last, now) if last else now, asked)
@@ -59,9 +65,11 @@ def run(
         job = Job(
             sources, first, last, config, chosen, site_zone(config), _plugin(config, live),
             account_tree(config, live), tuple(asked) if not live else (),
+            taken.days, taken.set_aside,
         )  # fmt: skip
         with progress(quiet) as show:
             outcome = aggregate(ledger, job, workdir, show)
+        booked(ledger)
         if live and window == (None, None):
             ledger.write_state({**state, _state_key(source, asked): now})
     return outcome
@@ -78,6 +86,14 @@ def _since(config: Config, last_run: int | None, now: int) -> int:
     days = config.site.lookback_days if last_run is not None else config.site.first_days
     moment = datetime.fromtimestamp(last_run or now, site_zone(config)) - timedelta(days=days)
     return round(moment.replace(hour=0, minute=0, second=0, microsecond=0).timestamp())
+
+
+def _midnight(day: date, config: Config) -> int:
+    """When the day before this UTC day begins on the site's clock."""
+    from datetime import datetime, timedelta
+
+    before = day - timedelta(days=1)
+    return round(datetime(before.year, before.month, before.day, tzinfo=site_zone(config)).timestamp())
 
 
 def _live(source: str, first: int, last: int, clusters: Sequence[str]) -> Iterator[RawRecords]:

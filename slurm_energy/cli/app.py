@@ -8,6 +8,7 @@ import typer
 
 from slurm_energy.cli.aggregate import aggregate
 from slurm_energy.cli.demo import demo
+from slurm_energy.cli.ledger import ledger_app
 from slurm_energy.cli.paper import paper
 from slurm_energy.cli.project import project_app
 from slurm_energy.cli.report import report
@@ -43,5 +44,6 @@ def _top(
 app.command()(report)
 app.command()(aggregate)
 app.add_typer(project_app, name="project")
+app.add_typer(ledger_app, name="ledger")
 app.command(short_help="Recompute the tables of Strubell et al. 2019.")(paper)
 app.command()(demo)

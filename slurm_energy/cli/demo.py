@@ -41,5 +41,7 @@ def demo(
         log = Path(folder) / "lisa.txt"
         with log.open("w", encoding="utf-8") as file:
             write_log(file)
-        run(None, Path(folder) / "ledger", str(log), (None, None), (), "strubell2019", None, (), "", json_)
-        report(project=[PROJECT], profile="strubell2019", ledger=Path(folder) / "ledger", json_=json_)
+        config, ledger = Path(folder) / "config.toml", Path(folder) / "ledger"
+        config.write_text('[site]\ntimezone = "UTC"\n', encoding="utf-8")  # a site's own rules have no say in it
+        run(config, ledger, str(log), (None, None), (), "strubell2019", None, (), "", json_)
+        report(project=[PROJECT], profile="strubell2019", ledger=ledger, config=config, json_=json_)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,23 +11,49 @@ from typing import Any
 
 def guarded(app: Callable[..., Any], arguments: Sequence[str] | None) -> int:
     """Runs the app; errors of ours become a line and exit code 2, a closed pipe ends it quietly."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     try:
-        result = app(args=list(arguments) if arguments is not None else None, standalone_mode=True)
-    except SystemExit as stop:
-        return int(stop.code or 0) if isinstance(stop.code, int) or stop.code is None else 2
+        code = _run(app, arguments)
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:
         # The reader (head, a pager) has seen enough; nothing may be written at shutdown either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
         return 0
     except KeyboardInterrupt:
         print("senergy: interrupted; nothing is half written, run it again", file=sys.stderr)
         return 130
+    except OSError as error:
+        said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or repr(error)
+        print(f"senergy: {_safe(said)}", file=sys.stderr)
+        return 2
     except Exception as error:
         if not _is_ours(error):
             raise
-        print(f"senergy: {error}", file=sys.stderr)
+        print(f"senergy: {_safe(str(error))}", file=sys.stderr)
         return 2
-    return int(result or 0)
+
+
+def _run(app: Callable[..., Any], arguments: Sequence[str] | None) -> int:
+    """The app's exit code. Raises what ended it from outside also where Typer or Rich made an exit code of that."""
+    try:
+        return int(app(args=list(arguments) if arguments is not None else None, standalone_mode=True) or 0)
+    except SystemExit as stop:
+        cause: BaseException | None = stop
+        while cause is not None:
+            if isinstance(cause, (BrokenPipeError, KeyboardInterrupt)):
+                raise cause from None
+            cause = cause.__context__
+        return int(stop.code or 0) if isinstance(stop.code, int) or stop.code is None else 2
+
+
+def _safe(text: str) -> str:
+    """A message without the control characters that a name in it may hold."""
+    from slurm_energy.report.formats import printable
+
+    return "\n".join(printable(line) for line in text.splitlines())
 
 
 def _is_ours(error: Exception) -> bool:

@@ -36,7 +36,12 @@ ProfileOption = Annotated[
 
 def split(values: list[str] | None) -> list[str]:
     """Values of a repeatable, comma-separated option."""
-    return [part for value in values or [] for part in value.split(",") if part]
+    return [part for value in values or [] for part in valid(value).split(",") if part]
+
+
+def valid(text: str) -> str:
+    """An argument as text that UTF-8 has: other bytes become the sign that a log's reader puts for them, too."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def site_zone(config: Config) -> ZoneInfo:

@@ -15,6 +15,7 @@ from slurm_energy.cli.options import (
     moment,
     site_zone,
     split,
+    valid,
     window_days,
 )
 
@@ -43,6 +44,7 @@ def report(
         Optional[str],
         typer.Option("--profile", help="Price the energy under this profile instead of the stored factors."),
     ] = None,
+    idle: Annotated[bool, typer.Option("--idle", help="With what no job used, as project '(idle)'.")] = False,
     model: Annotated[
         Optional[str], typer.Option("--model", help="The job that counts as the one model (JOBID).")
     ] = None,
@@ -70,22 +72,28 @@ def report(
     from slurm_energy.config import ledger_path, load_config, profile_of
     from slurm_energy.ledger.store import Ledger
     from slurm_energy.report.groups import COLUMNS
-    from slurm_energy.report.selection import Selection, open_rows
+    from slurm_energy.report.selection import Selection, check_projects, open_rows
 
     if sum((parsable2, json_, csv, markdown)) > 1:
         raise typer.BadParameter("--parsable2, --json, --csv and --markdown exclude each other", param_hint="output")
     form = "parsable2" if parsable2 else "json" if json_ else "csv" if csv else "markdown" if markdown else "table"
+    one = by is None and project is not None and len(project) == 1
+    if one and (sort or top):
+        raise typer.BadParameter("it needs --by, or several projects", param_hint="--sort/--top")
+    if (model or sweep) and not one:
+        raise typer.BadParameter("it needs --project and no --by", param_hint="--model/--sweep")
     settings, _ = load_config(config)
+    projects = [valid(name) for name in project or []]
     first, last = _days(settings, start, end)
-    chosen = Selection(project or [], split(user), split(account), split(clusters), first, last)
+    chosen = Selection(projects, split(user), split(account), split(clusters), first, last, idle)
     priced = profile_of(settings, profile) if profile else None
     keys = split([by]) if by else []
-    con = open_rows(Ledger(ledger_path(settings, ledger)), chosen, priced, [key for key in keys or ["project"] if key in COLUMNS])
-    if by is None and project and len(project) == 1:
-        _one_project(con, project[0], settings, priced, model, sweep, form)
+    also = [key for key in (*(keys or ["project"]), *(["project"] if projects else [])) if key in COLUMNS]
+    con = open_rows(Ledger(ledger_path(settings, ledger)), chosen, priced, also)
+    check_projects(con, projects)
+    if one:
+        _one_project(con, projects[0], settings, priced, model and valid(model), sweep and valid(sweep), form)
         return
-    if model or sweep:
-        raise typer.BadParameter("it needs --project and no --by", param_hint="--model/--sweep")
     _groups(con, keys or ["project"], sort, top, form)
 
 
@@ -135,11 +143,13 @@ def _groups(con: Any, by: list[str], sort: str | None, top: int | None, form: st
     from slurm_energy.report.groups import group_report
 
     rows = group_report(con, by, sort, top)
+    if not rows:
+        typer.echo("senergy: the ledger has no such jobs in these days", err=True)
     if form == "json":
         typer.echo(formats.to_json({"rows": rows}))
     elif form in ("csv", "parsable2"):
         typer.echo(formats.to_csv(rows) if form == "csv" else formats.to_parsable2(rows), nl=False)
-    else:
+    elif rows:
         from slurm_energy.report.sections import group_section
 
         stored = con.execute("SELECT string_agg(DISTINCT profile, ', ' ORDER BY profile) FROM rows").fetchone()

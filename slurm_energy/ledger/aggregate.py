@@ -8,7 +8,7 @@ gives the same files, however often and in however many pieces it comes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date, timedelta
 from io import BytesIO
@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from slurm_energy.config import Config, ConfigError
 from slurm_energy.factors.profile import Profile
-from slurm_energy.ledger import merge
+from slurm_energy.ledger import measured, merge
 from slurm_energy.ledger.expression import ledger_rows
 from slurm_energy.ledger.ingest import Counts, Ingest
 from slurm_energy.ledger.projects import project_sql, sweep_sql
@@ -69,6 +69,10 @@ class Job(NamedTuple):
     plugin: str
     account_parents: dict[str, str]
     clusters: tuple[str, ...] = ()
+    measured_days: Collection[tuple[str, date]] = ()
+    """UTC days of which new segments have come in, by cluster."""
+    set_aside: tuple[SetAside, ...] = ()
+    """What was set aside before: lines of segment files."""
 
 
 def aggregate(ledger: Ledger, job: Job, workdir: Path, progress: Progress = lambda *_: None) -> Outcome:
@@ -82,24 +86,26 @@ def aggregate(ledger: Ledger, job: Job, workdir: Path, progress: Progress = lamb
     con.execute("SET TimeZone = 'UTC'")
     _check_pattern(con, job.config.sweeps.job_name)
     ingest = Ingest(con, job.site, job.config.site.cluster)
+    ingest.set_aside.extend(job.set_aside)
     for number, source in enumerate(job.sources):
         progress(f"reading {source.source}", number, 0)
         ingest.add(source)
     counts = ingest.finish(job.first, job.last, job.clusters)
     progress("comparing with the ledger", 0, 0)
     _make_views(con, job)
-    affected = merge.prepare(con, ledger, _window_days(job))
+    affected = merge.prepare(con, ledger, _window_days(job), _days_around(job.measured_days))
     written = unchanged = rows = 0
     if affected:
         _make_tables(con, job, affected)
-        sql = _rows_sql(con, job)
+        measured.make_tables(con, ledger, job.site, affected)
+        sql, leftover = _rows_sql(con, job), measured.leftover_rows_sql(job.profile.name)
         outcomes: list[bool] = []
         with ThreadPoolExecutor(2) as pool:
             writes: list[Future[bool]] = []
             for done, chunk in _chunks(affected):
                 progress("writing days", done, len(affected))
                 _take_days(con, chunk[0][1], chunk[-1][1])
-                table = merge.combined(con, sql, ledger, chunk)
+                table = merge.combined(con, sql, leftover, ledger, chunk)
                 rows += table.num_rows
                 outcomes += [write.result() for write in writes]  # one piece is written while the next is worked out
                 writes = [pool.submit(_write_day, ledger, *day) for day in _by_day(table, chunk)]
@@ -122,7 +128,14 @@ def _check_pattern(con: duckdb.DuckDBPyConnection, pattern: str) -> None:
         con.execute(f"SELECT regexp_extract('', {quoted(pattern)})").fetchall()
     except duckdb.Error as error:
         said = str(error).splitlines()[0]
-        raise ConfigError(f"[sweeps] job_name = {pattern!r}: expected a regular expression as RE2 takes it ({said})") from error
+        raise ConfigError(
+            f"[sweeps] job_name = {pattern!r}: expected a regular expression as RE2 takes it ({said})"
+        ) from error
+
+
+def _days_around(days: Collection[tuple[str, date]]) -> set[tuple[str, int]]:
+    """The site's days that a UTC day may reach into: the one before and the one after are looked at, too."""
+    return {(cluster, (day - EPOCH).days + shift) for cluster, day in days for shift in (-1, 0, 1)}
 
 
 def _date(day: int) -> date:
@@ -147,7 +160,7 @@ def _make_views(con: duckdb.DuckDBPyConnection, job: Job) -> None:
     end = "start + greatest(span_s, 1) - 1"
     con.execute(f"""
         CREATE TEMP VIEW placed AS
-        SELECT *, ({local}) // 86400 AS first_day,
+        SELECT rowid AS record, *, ({local}) // 86400 AS first_day,
           ({end} + ({offset_sql(job.site, f"({end})", wall=False)})) // 86400 AS last_day
         FROM parsed""")
 
@@ -183,11 +196,15 @@ def _rows_sql(con: duckdb.DuckDBPyConnection, job: Job) -> str:
     _take_days(con, 0, 0)
     backend = ibis.duckdb.from_connection(con)
     jobs, ratings, days = (backend.table(name) for name in ("jobs", "ratings", "days"))
-    return str(ibis.to_sql(ledger_rows(jobs, ratings, days, job.plugin, job.profile.name), dialect="duckdb"))
+    anything = con.execute("SELECT count(*) FROM energy").fetchone()
+    energy = backend.table("energy") if anything and anything[0] else None
+    return str(ibis.to_sql(ledger_rows(jobs, ratings, days, energy, job.plugin, job.profile.name), dialect="duckdb"))
 
 
 def _take_days(con: duckdb.DuckDBPyConnection, first: int, last: int) -> None:
     """Narrows `jobs` to these days, so that a piece of any ledger fits in memory."""
+    con.execute(f"SET VARIABLE first_day = {first}")
+    con.execute(f"SET VARIABLE last_day = {last}")
     con.execute(f"""
         CREATE OR REPLACE TEMP VIEW jobs AS
         SELECT * REPLACE (greatest(first_day, {first}) AS first_day, least(last_day, {last}) AS last_day)

@@ -2,7 +2,7 @@
 
 Shapes: `jobs` has a row per allocation (records of slurm_energy.slurm.normalise, with project and sweep), `ratings` a
 row per distinct shape of an allocation, `days` a row per day with the moments at which it begins and ends and the
-factors that hold on it. Measured segments join in `_energy`, before Slurm's figure and the rated power.
+factors that hold on it, `energy` what segments measured, by record and day (slurm_energy.ledger.measured).
 """
 
 from __future__ import annotations
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 J_PER_KWH = 3_600_000.0
 MAX_OVER_RATED = 1.5
 """Slurm's figure is believed up to this multiple of the rated power of what it covers."""
+MEASURED = {
+    **{f"m_{name}": "float64" for name in ("package", "dram", "gpu", "other")},
+    **{f"has_{name}": "boolean" for name in ("package", "dram", "gpu", "node")},
+    "covered_s": "float64",
+}
+"""Columns of `energy` beside record and day: kWh, whether a domain was measured at all, node-seconds covered."""
 REACH = {
     "rapl": ("package", "dram"),
     "gpu": ("gpu",),
@@ -29,10 +35,10 @@ REACH = {
 """What ConsumedEnergyRaw holds, by the site's acct_gather_energy plugin (Slurm documentation, slurm.conf(5))."""
 
 
-def ledger_rows(jobs: Table, ratings: Table, days: Table, plugin: str, profile: str) -> Table:
+def ledger_rows(jobs: Table, ratings: Table, days: Table, energy: Table | None, plugin: str, profile: str) -> Table:
     """Ledger rows of the days first_day..last_day of each job that `days` has too; times and days are whole numbers.
 
-    plugin: the site's acct_gather_energy plugin, a key of REACH, or 'none'.
+    energy: None where nothing was measured. plugin: the site's acct_gather_energy plugin, a key of REACH, or 'none'.
     """
     rated = jobs.inner_join(ratings, "shape")
     spread = rated.mutate(day=ibis.range(rated.first_day, rated.last_day + 1).unnest()).inner_join(
@@ -46,58 +52,84 @@ def ledger_rows(jobs: Table, ratings: Table, days: Table, plugin: str, profile: 
     spread = spread.mutate(seconds=(spread.elapsed_s * until // span) - (spread.elapsed_s * begin // span))
     hours = spread.seconds / 3600.0
     spread = spread.mutate(hours=hours, gpu_h=hours * spread.gpu_units, cpu_h=hours * spread.cpus)
-    energy = _energy(spread, plugin)
-    energy = energy.mutate(facility_kwh=energy.it_kwh * energy.pue)
+    if energy is not None:
+        spread = spread.left_join(energy, ["record", "day"])
+    else:
+        spread = spread.mutate(**{name: ibis.null(kind) for name, kind in MEASURED.items()})
+    rows = _energy(_covered(spread), plugin)
+    rows = rows.mutate(facility_kwh=rows.it_kwh * rows.pue)
     # A GPU's cloud price includes its host; cores have a price of their own only where no GPU is.
-    cores = ibis.ifelse(energy.gpus > 0, 0.0, energy.cpu_h)
-    return energy.mutate(
-        date=energy.day,
-        co2e_g=energy.facility_kwh * energy.carbon_g_per_kwh,
-        electricity_usd=energy.facility_kwh * energy.electricity_usd_per_kwh,
-        cloud_low_usd=energy.hours * energy.cloud_low_usd_per_h + cores * energy.cpu_low_usd_per_h,
-        cloud_high_usd=energy.hours * energy.cloud_high_usd_per_h + cores * energy.cpu_high_usd_per_h,
-        coverage=ibis.literal(0.0),
+    cores = ibis.ifelse(rows.gpus > 0, 0.0, rows.cpu_h)
+    return rows.mutate(
+        date=rows.day,
+        co2e_g=rows.facility_kwh * rows.carbon_g_per_kwh,
+        electricity_usd=rows.facility_kwh * rows.electricity_usd_per_kwh,
+        cloud_low_usd=rows.hours * rows.cloud_low_usd_per_h + cores * rows.cpu_low_usd_per_h,
+        cloud_high_usd=rows.hours * rows.cloud_high_usd_per_h + cores * rows.cpu_high_usd_per_h,
         profile=ibis.literal(profile),
-        elapsed_s=energy.seconds,
+        elapsed_s=rows.seconds,
     ).select(*NAMES)
 
 
-def _energy(table: Table, plugin: str) -> Table:
-    """IT energy by component, from Slurm where its figure is sane, the rest and everything else from rated power."""
-    package_w = table.cpus * table.cpu_core_w
-    dram_w = table.mem_gb * table.dram_w_per_gb
-    believed = _believed(table, plugin, {"package": package_w, "dram": dram_w, "gpu": table.gpu_w})
-    reach = REACH.get(plugin, ())
-
-    def rated(component: str, watts: FloatingValue) -> FloatingValue:
-        estimate = table.hours * watts / 1000.0
-        return ibis.ifelse(believed, 0.0, estimate) if component in reach else estimate
-
-    from_slurm = ibis.ifelse(
-        believed,
-        table.slurm_j / J_PER_KWH * table.seconds / ibis.greatest(table.elapsed_s, ibis.literal(1, "int64")),
-        0.0,
+def _covered(table: Table) -> Table:
+    """Adds `coverage`: the measured share of the row's node-seconds; a run of no length is covered if it was seen."""
+    node_seconds = table.seconds * ibis.greatest(table.nodes, 1)
+    share = ibis.least(table.covered_s / ibis.greatest(node_seconds, 1).cast("float64"), 1.0)
+    return table.mutate(
+        coverage=ibis.coalesce(ibis.ifelse(node_seconds > 0, share, table.covered_s * 0.0 + 1.0), 0.0),
+        seen=table.covered_s.notnull(),
     )
-    parts = {
-        "package": rated("package", package_w),
-        "dram": rated("dram", dram_w),
-        "gpu": rated("gpu", table.gpu_w),
-        "other": ibis.literal(0.0),
-    }
-    estimated = parts["package"] + parts["dram"] + parts["gpu"]
+
+
+def _energy(table: Table, plugin: str) -> Table:
+    """IT energy by component: measured; else from Slurm where its figure is sane; else from rated power.
+
+    Of a component that was measured for a part of the node-seconds the rest is estimated. Where the whole node is
+    measured at its input nothing else is.
+    """
+    watts = {
+        "package": table.cpus * table.cpu_core_w,
+        "dram": table.mem_gb * table.dram_w_per_gb,
+        "gpu": table.gpu_w,
+    }  # fmt: skip
+    believed = _believed(table, plugin, watts) & ~table.seen
+    reach = REACH.get(plugin, ())
+    whole_node = table.has_node.fill_null(False)
+    parts, measured, estimated = {}, ibis.literal(0.0), ibis.literal(0.0)
+    for component, rated_w in watts.items():
+        has = table[f"has_{component}"].fill_null(False)
+        got = table[f"m_{component}"].fill_null(0.0)
+        rated = table.hours * rated_w / 1000.0
+        missing = ibis.ifelse(has | whole_node, rated * (1.0 - table.coverage), rated)
+        # What a node modelled (sources with an estimate) comes with the segments, but is no measurement.
+        modelled = ibis.ifelse(has, 0.0, got)
+        guess = ibis.ifelse(modelled > 0, modelled, missing)
+        if component in reach:
+            guess = ibis.ifelse(believed, 0.0, guess)
+        parts[component] = ibis.ifelse(has, got, 0.0) + guess
+        measured = measured + ibis.ifelse(has, got, 0.0)
+        estimated = estimated + guess
+    parts["other"] = table.m_other.fill_null(0.0)
+    measured = measured + parts["other"]
+    share = table.seconds / ibis.greatest(table.elapsed_s, ibis.literal(1, "int64"))
+    from_slurm = ibis.ifelse(believed, table.slurm_j / J_PER_KWH * share, 0.0)
     if reach:
         whole = "other" if "other" in reach else reach[0]
         parts[whole] = parts[whole] + from_slurm
+    rated_at_all = watts["package"] + watts["dram"] + watts["gpu"] > 0
     return table.mutate(
         **{f"{name}_kwh": kwh for name, kwh in parts.items()},
-        it_kwh=estimated + from_slurm,
-        measured_kwh=ibis.literal(0.0),
+        it_kwh=measured + estimated + from_slurm,
+        measured_kwh=measured,
         slurm_kwh=from_slurm,
         estimated_kwh=estimated,
         provenance=ibis.cases(
-            (believed, "slurm"), (package_w + dram_w + table.gpu_w > 0, "estimated"), else_="none"
+            (measured > 0, "measured"),
+            (believed, "slurm"),
+            (rated_at_all | (estimated > 0), "estimated"),
+            else_="none",
         ),
-    )  # fmt: skip
+    )
 
 
 def _believed(table: Table, plugin: str, rated_w: dict[str, FloatingValue]) -> BooleanValue:

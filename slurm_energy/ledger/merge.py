@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 
 import duckdb
 import pyarrow as pa
 
+from slurm_energy.ledger.measured import OWN_STATES
 from slurm_energy.ledger.schema import NAMES, SCHEMA, SORT_KEY
 from slurm_energy.ledger.store import DayFile, Ledger
 from slurm_energy.slurm.normalise import quoted
@@ -21,11 +22,12 @@ _SAME = "USING (cluster, a, b, start)"
 
 
 def prepare(
-    con: duckdb.DuckDBPyConnection, ledger: Ledger, window: tuple[int, int] | None
+    con: duckdb.DuckDBPyConnection, ledger: Ledger, window: tuple[int, int] | None, also: Iterable[tuple[str, int]] = ()
 ) -> list[tuple[str, int]]:  # fmt: skip
     """Drops new records that the ledger knows in a later state; the (cluster, day) pairs that must be written anew.
 
     A day outside of the window is touched only where the ledger has it already: else it would be half a day.
+    also: days that must be written whatever the records say.
     """
     clusters = [row[0] for row in con.execute("SELECT DISTINCT cluster FROM parsed ORDER BY 1").fetchall()]
     first = con.execute("SELECT min(first_day) FROM placed").fetchone()
@@ -33,13 +35,14 @@ def prepare(
     if clusters and first is not None:
         have = ledger.days(clusters, start=_EPOCH + timedelta(days=int(first[0])))
     known = {(file.cluster, (file.day - _EPOCH).days) for file in have}
-    affected: set[tuple[str, int]] = set()
+    affected: set[tuple[str, int]] = set(also)
     if have:
         con.execute(f'CREATE TEMP TABLE fresh AS SELECT {_NEW_KEY}, "end", elapsed_s FROM parsed')
         con.execute(f"""
             CREATE TEMP TABLE old AS
             SELECT cluster, a, b, start, date, "end", elapsed_s
-            FROM (SELECT {_OLD_KEY}, date, epoch("end")::BIGINT AS "end", elapsed_s FROM read_parquet({_paths(have)}, hive_partitioning=false))
+            FROM (SELECT {_OLD_KEY}, date, epoch("end")::BIGINT AS "end", elapsed_s
+                  FROM read_parquet({_paths(have)}, hive_partitioning=false))
             SEMI JOIN fresh {_SAME}""")
         con.execute(f"""
             CREATE TEMP TABLE later AS
@@ -64,24 +67,33 @@ def prepare(
 
 
 def combined(
-    con: duckdb.DuckDBPyConnection, new_rows_sql: str, ledger: Ledger, chunk: Sequence[tuple[str, int]]
+    con: duckdb.DuckDBPyConnection, new_rows_sql: str, leftover_sql: str, ledger: Ledger, chunk: Sequence[tuple[str, int]]
 ) -> pa.Table:  # fmt: skip
-    """The rows of these days: the new ones, and those of jobs that no new record speaks of. Sorted, ledger schema."""
+    """The rows of these days: the new ones, those of jobs that no new record speaks of, and those of segments alone.
+
+    Sorted, in the ledger's schema.
+    """
     wanted = set(chunk)
     clusters = sorted({cluster for cluster, _ in chunk})
     first, last = _EPOCH + timedelta(days=chunk[0][1]), _EPOCH + timedelta(days=chunk[-1][1] + 1)
     old = [file for file in ledger.days(clusters, first, last) if (file.cluster, (file.day - _EPOCH).days) in wanted]
     columns = ", ".join(f'"{name}"' for name in NAMES)
     sql = f"SELECT {columns} FROM ({new_rows_sql})"
+    leftover = f"SELECT {columns} FROM ({leftover_sql})"
     if old:
         as_numbers = ", ".join(_as_number(name) for name in NAMES)
-        sql += f"""
-            UNION ALL SELECT {columns} FROM (
+        own = ", ".join(quoted(state) for state in OWN_STATES)
+        con.execute(f"""
+            CREATE OR REPLACE TEMP VIEW kept AS SELECT {columns} FROM (
               SELECT {as_numbers}, a, b, s FROM (
                 SELECT *, coalesce(array_job_id, job_id) AS a, coalesce(array_task_id, -1) AS b, epoch(start)::BIGINT AS s
-                FROM read_parquet({_paths(old)}, hive_partitioning=false)))
+                FROM read_parquet({_paths(old)}, hive_partitioning=false) WHERE state NOT IN ({own})))
             ANTI JOIN (SELECT cluster, coalesce(array_job_id, job_id) AS a, coalesce(array_task_id, -1) AS b, start AS s FROM parsed)
-            USING (cluster, a, b, s)"""
+            USING (cluster, a, b, s)""")
+        sql += f" UNION ALL SELECT {columns} FROM kept"
+        # A session whose job the ledger knows from an earlier run is left to that job's row.
+        leftover += " l ANTI JOIN (SELECT cluster, job_id FROM kept) k USING (cluster, job_id)"
+    sql += f" UNION ALL {leftover}"
     key = ", ".join(f'"{name}" NULLS FIRST' for name in SORT_KEY)
     table = con.sql(f"SELECT * FROM ({sql}) ORDER BY date, cluster, {key}").to_arrow_table()
     return pa.table([_cast(table[field.name], field.type) for field in SCHEMA], schema=SCHEMA)

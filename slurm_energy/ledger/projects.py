@@ -141,7 +141,7 @@ def sweep_sql(config: Config) -> str:
             cases.append("CAST(array_job_id AS VARCHAR)")
         elif source == "wckey":
             cases.append("CASE WHEN wckey NOT LIKE '*%' THEN nullif(wckey, '') END")
-    return f"coalesce({', '.join(cases)}, NULL)"
+    return f"coalesce({', '.join([*cases, 'CAST(NULL AS VARCHAR)'])})"
 
 
 def explain(job: Mapping[str, str], rules: Sequence[ProjectRule], parents: Mapping[str, str]) -> list[Verdict]:

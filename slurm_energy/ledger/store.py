@@ -85,7 +85,9 @@ class Ledger:
         self, clusters: Sequence[str] = (), start: date | None = None, end: date | None = None
     ) -> pa.Table:  # fmt: skip
         """The rows as an Arrow table with the schema of slurm_energy.ledger.schema."""
-        return self.relation(clusters, start, end).to_arrow_table()
+        from slurm_energy.ledger.schema import SCHEMA
+
+        return self.relation(clusters, start, end).to_arrow_table().cast(SCHEMA)
 
     def pandas(
         self, clusters: Sequence[str] = (), start: date | None = None, end: date | None = None
@@ -149,7 +151,7 @@ def replace(path: Path, content: bytes) -> bool:
     except FileNotFoundError:
         pass
     make_folder(path.parent)
-    new = path.with_name(f".new-{path.name}")
+    new = path.with_name(f".new-{path.name}.part")  # a reader's *.parquet would match a name that ends so, too
     handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
     with os.fdopen(handle, "wb") as file:
         file.write(content)

@@ -36,11 +36,14 @@ def to_csv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _no_formula(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value
+    if not isinstance(value, str):
+        return value
+    text = "".join(char if char in "\t\n" else printable(char) for char in value)  # csv quotes no \r before 3.13
+    return f"'{text}" if text[:1] in tuple("=+-@\t") else text
 
 
 def to_parsable2(rows: Sequence[dict[str, Any]]) -> str:
-    r"""Header and rows with | between the fields; \, | and line breaks in text are escaped by \."""
+    r"""Header and rows with | between the fields; \, | and control characters in text are escaped by \."""
     flats = [flat(row) for row in rows]
     lines = ["|".join(flats[0])] if flats else []
     lines += ["|".join(_one_field(value) for value in row.values()) for row in flats]
@@ -50,7 +53,13 @@ def to_parsable2(rows: Sequence[dict[str, Any]]) -> str:
 def _one_field(value: Any) -> str:
     if not isinstance(value, str):
         return "" if value is None else repr(value)
-    return value.replace("\\", "\\\\").replace("|", "\\|").replace("\n", "\\n").replace("\r", "\\r")
+    return "".join(_escaped(char) for char in value)
+
+
+def _escaped(char: str) -> str:
+    if char in "\\|":
+        return f"\\{char}"
+    return char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
 
 
 def to_markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int, numbers: bool) -> str:
@@ -63,7 +72,7 @@ def to_markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int,
     return "\n".join(lines) + "\n"
 
 
-_MARKDOWN = str.maketrans({**{mark: f"\\{mark}" for mark in "\\`*_[]"}, **{mark: f"&#{ord(mark)};" for mark in "<>&|"}})
+_MARKDOWN = str.maketrans({**{mark: f"\\{mark}" for mark in "\\`*_[]~"}, **{mark: f"&#{ord(mark)};" for mark in "<>&|"}})
 
 
 def escape(text: str) -> str:

@@ -74,12 +74,13 @@ def project_report(
 
 
 def _make_jobs(con: duckdb.DuckDBPyConnection) -> None:
-    """The table `jobs`: a row per job, its runs and days together."""
+    """The table `jobs`: a row per job, its runs and days together; one that runs ends where its record does."""
     con.execute(f"""
         CREATE TEMP TABLE jobs AS
         SELECT {JOB} AS job, cluster, any_value(job_id) AS job_id, any_value(array_job_id) AS array_job_id,
           any_value(array_task_id) AS array_task_id, any_value(sweep) AS sweep, arg_max(state, (start, date)) AS state,
-          min(start) AS start, max(coalesce("end", CAST(date + 1 AS TIMESTAMPTZ))) AS "end",
+          min(start) AS start, greatest(max("end"), max(start) FILTER ("end" IS NULL)
+            + to_seconds(sum(elapsed_s) FILTER ("end" IS NULL))) AS "end",
           max(CASE WHEN "end" IS NULL THEN 1 ELSE 0 END) AS still_running,
           sum(elapsed_s) AS elapsed_s, fsum(gpu_h) AS gpu_h, fsum(cpu_h) AS cpu_h
         FROM rows GROUP BY job, cluster""")
@@ -111,7 +112,7 @@ def _last_sweep(con: duckdb.DuckDBPyConnection) -> str | None:
 def _model(con: duckdb.DuckDBPyConnection, wanted: str | None, sweep: str | None) -> dict[str, Any] | None:
     """The job that is the one model."""
     if wanted is not None:
-        match = re.fullmatch(r"(\d+)(?:_(\d+)|\+(\d+))?", wanted)
+        match = re.fullmatch(r"([0-9]+)(?:_([0-9]+)|\+([0-9]+))?", wanted)
         if not match:
             raise ReportError(f"--model {wanted}: expected a job id such as 1234, 1234_5 or 1234+1")
         number, task, part = match.groups()

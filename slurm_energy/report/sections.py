@@ -82,7 +82,8 @@ def _rnd(report: dict[str, Any]) -> Section:
     header = ("", "Models", "GPU-hours", "Cloud\nlow USD", "Cloud\nhigh USD", "Electr.\nUSD", "CO2e lb")
     chosen = [f"the model is job {report['model']}"] if report["model"] else []
     chosen += [f"the tune is sweep {report['tune']}"] if report["tune"] else []
-    note = f"{' and '.join(chosen).capitalize()}; --model and --sweep choose others." if chosen else ""
+    said = " and ".join(chosen)
+    note = f"{said[:1].upper()}{said[1:]}; --model and --sweep choose others." if chosen else ""
     return Section("R&D accounting (Strubell et al. 2019, Table 4)", header, rows, note)
 
 

@@ -5,6 +5,7 @@ No import but DuckDB's is heavy here, for a person waits for the report.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING, NamedTuple
@@ -29,6 +30,8 @@ class Selection(NamedTuple):
     start: date | None = None
     end: date | None = None
     """The first day, and the day after the last."""
+    idle: bool = False
+    """Whether what no job used (project '(idle)') is in it, too."""
 
 
 def literal(text: str) -> str:
@@ -48,9 +51,7 @@ def open_rows(
     """
     files = ledger.days(selection.clusters, selection.start, selection.end)
     if not files:
-        every = ledger.days()
-        have = f"it has days from {every[0].day} to {every[-1].day}" if every else "run `senergy aggregate` first"
-        raise ReportError(f"no days to report on in the ledger {ledger.path}: {have}")
+        raise ReportError(f"no days to report on in the ledger {ledger.path}: {_instead(ledger, selection)}")
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
     paths = ", ".join(literal(str(file.path)) for file in files)
@@ -63,11 +64,20 @@ def open_rows(
         )
         if values
     ]
+    if not selection.idle:
+        conditions.append("state <> 'IDLE'")
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     columns = ", ".join(f'"{name}"' for name in dict.fromkeys((*_NEEDED, *also)))
-    con.execute(
-        f"CREATE TEMP TABLE stored AS SELECT {columns} FROM read_parquet([{paths}], hive_partitioning=false){where}"
-    )
+    try:
+        con.execute(
+            f"CREATE TEMP TABLE stored AS SELECT {columns} FROM read_parquet([{paths}], hive_partitioning=false){where}"
+        )
+    except duckdb.Error as error:
+        said = str(error).splitlines()[0]
+        raise ReportError(
+            f"the ledger {ledger.path} cannot be read ({said}); "
+            "a damaged day comes back by removing its file and `senergy aggregate -S DAY`"
+        ) from error
     con.execute(f"CREATE TEMP VIEW priced AS {_priced(con, profile) if profile else _AS_STORED}")
     con.execute(_CONTINUED)
     con.execute(
@@ -76,6 +86,33 @@ def open_rows(
         "LEFT JOIN continued c USING (cluster, a, b, start)"
     )
     return con
+
+
+def _instead(ledger: Ledger, selection: Selection) -> str:
+    """What there is where nothing was found, or why nothing can be seen."""
+    try:
+        os.listdir(ledger.path / "days")
+    except FileNotFoundError:
+        return "run `senergy aggregate` first"
+    except OSError as error:
+        return f"{error.strerror}; its owner decides who may read it"
+    every = ledger.days()
+    if not every:
+        return "run `senergy aggregate` first"
+    clusters = sorted({file.cluster for file in every})
+    if selection.clusters and not set(selection.clusters) & set(clusters):
+        return f"it has the clusters {', '.join(clusters)}"
+    days = sorted(file.day for file in every)
+    return f"it has days from {days[0]} to {days[-1]}"
+
+
+def check_projects(con: duckdb.DuckDBPyConnection, projects: Sequence[str]) -> None:
+    """Raises ReportError where one of the projects has no row: a misspelt name must not look like an idle project."""
+    if projects:
+        here = {row[0] for row in con.execute("SELECT DISTINCT project FROM rows").fetchall()}
+        for project in projects:
+            if project not in here:
+                raise ReportError(f"no jobs of project {project!r} here; `senergy report --by project` lists the projects")
 
 
 # What follows from other columns is worked out again, as the aggregator did: quicker than to read it.

@@ -35,5 +35,5 @@ def show(sections: Iterable[Section]) -> None:
             table.add_row(*(Text(printable(cell)) for cell in row))
         console.print(table)
         if section.note:
-            console.print(Text(section.note, style="dim"))
+            console.print(Text(printable(section.note), style="dim"))
             console.print()

@@ -114,7 +114,7 @@ SELECT cluster, coalesce(raw_id, id + coalesce(TRY_CAST(nullif(split_part(JobID,
   elapsed_s, greatest(elapsed_s + suspended_t, CASE WHEN ended THEN coalesce(end_t - start_t, 0) ELSE 0 END) AS span_s,
   nodes_t AS nodes, cpus_t AS cpus, {_MEM_GB} AS mem_gb, gpu_key, node_list, slurm_j,
   CASE
-    WHEN contains(JobID, '.') OR contains(JobIDRaw, '.') THEN NULL
+    WHEN {_STEP} THEN NULL
     WHEN id IS NULL AND raw_id IS NULL THEN 'JobID ' || {_show("JobID")} || ' is not a job id'
     WHEN strlen(cluster) > {_LONGEST_NAME} THEN 'Cluster ' || {_show("cluster")} || '... is longer than a name can be'
     WHEN state_t NOT IN {_sql_set(states.ALL)} THEN 'State ' || {_show("State")} || ' is unknown'
@@ -144,7 +144,7 @@ SELECT cluster, coalesce(raw_id, id + coalesce(TRY_CAST(nullif(split_part(JobID,
       THEN 'AllocTRES ' || {_show("tres")} || ' has a GPU count that is no number'
   END AS reason,
   CASE
-    WHEN contains(JobID, '.') OR contains(JobIDRaw, '.') THEN 'step'
+    WHEN {_STEP} THEN 'step'
     WHEN start_t IS NULL OR (state_t IN {_sql_set(states.WAITING)} AND coalesce(elapsed_s, 0) = 0) THEN 'waiting'
     ELSE 'job'
   END AS kind{extra}
@@ -157,6 +157,8 @@ _ID = (
     "CASE WHEN NOT contains(JobID, '_') AND NOT contains(JobID, '+') THEN TRY_CAST(JobID AS BIGINT) "
     "ELSE TRY_CAST(regexp_extract(JobID, '^([0-9]{1,18})(_[0-9]+|_\\[.*\\]|\\+[0-9]+)$', 1) AS BIGINT) END"
 )
+# sacct ends a long list of array tasks with dots: 12_[1,3,5,...]
+_STEP = "((contains(JobID, '.') AND NOT contains(JobID, '[')) OR contains(JobIDRaw, '.'))"
 # Slurm counts memory in binary units, and in M where it writes none.
 _MEM_GB = """CASE WHEN mem_t = '' THEN 0 ELSE coalesce(TRY_CAST(rtrim(mem_t, 'KMGTPEkmgtpe') AS DOUBLE), 0) *
       CASE upper(right(mem_t, 1)) WHEN 'G' THEN 1 WHEN 'K' THEN 1/1048576 WHEN 'T' THEN 1024 WHEN 'P' THEN 1048576

@@ -56,6 +56,7 @@ class _Reader:
         self.path, self.packed, self.workdir, self.given = path, packed, workdir, columns
         with self._open() as file:
             first = self._first_line(file)
+        self.ending = b"\r" if first.endswith(b"\r\n") else b""
         self.bom = first.startswith(b"\xef\xbb\xbf")
         header = first.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "backslashreplace").rstrip("\r\n")
         self.delimiter = delimiter or self._delimiter_of(header, columns)
@@ -138,8 +139,9 @@ class _Reader:
                 self.tables.append(copy.done())
                 copy = _Copy(self.workdir, columns, self.delimiter)
                 self.header = line.rstrip(b"\r")
+                self.ending = line[len(self.header) :]
                 continue
-            line = line.removesuffix(b"\r")
+            line = line.removesuffix(self.ending)
             if line.count(self.byte) == len(columns) - 1 and b"\r" not in line and b"\0" not in line and _is_utf8(line):
                 copy.add(number, line)
             else:
@@ -200,7 +202,7 @@ class _Reader:
             found = len(pieces)
             begins_like_a_row = is_plausible(dict(zip(columns, pieces[:-1] or pieces, strict=False)))
             goes_on = number == last + 1 and number - first < MOST_LINES and columns[-1] in FREE_TEXT
-            if found < len(columns) and goes_on and not begins_like_a_row:
+            if found <= 2 and found < len(columns) and goes_on and not begins_like_a_row:
                 self.rows[-1][1][columns[-1]] += "\n" + alone  # a text of several lines at the end of a row
                 at, last = at + 1, number
                 continue

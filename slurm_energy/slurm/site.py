@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 
 from slurm_energy.slurm.sacct import ask
 
@@ -19,13 +18,11 @@ def energy_plugin() -> str:
 
 def account_parents() -> dict[str, str]:
     """Each account's parent. Raises SourceError."""
-    mark = f"\x1f{secrets.token_hex(6)}\x1f"
-    text = ask(
-        ["sacctmgr", "--noheader", "--parsable", f"--delimiter={mark}", "show", "assoc", "where", "user=", "format=account,parentname"]
-    ).decode("utf-8", "backslashreplace")  # fmt: skip
+    # sacctmgr takes no delimiter of one's own; names that hold its | cannot be read and are left out.
+    command = ["sacctmgr", "--noheader", "--parsable2", "show", "assoc", "where", "user=", "format=account,parentname"]
     parents = {}
-    for line in text.split("\n"):
-        fields = line.split(mark)
-        if len(fields) >= 2 and fields[0] and fields[1]:
-            parents[fields[0]] = fields[1]
+    for line in ask(command).decode("utf-8", "backslashreplace").split("\n"):
+        account, *rest = line.split("|")
+        if account and len(rest) == 1 and rest[0]:
+            parents[account] = rest[0]
     return parents

@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,11 @@ DEVCLUSTER = REPOSITORY / "deploy" / "devcluster"
 ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"})
 AWAY = ("SLURM_", "SACCT_", "SBATCH_", "SENERGY_", "SQUEUE_", "XDG_", "PYTHON")
 """Settings of the person who runs the tests that would change what the commands do."""
+
+
+def pytest_configure() -> None:
+    """A test run that is told to end takes its clusters down first."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def unavailable(reason: str) -> None:
@@ -97,6 +103,11 @@ class Cluster:
             lambda: (now := self.states(job)) and now <= wanted,
             seconds,
         )
+
+    def lasted(self, job: str, seconds: int, record: int = 1) -> bool:
+        """Whether the job's youngest record is that number and says that it ran for so many seconds."""
+        runs = self.run("sacct", "-X", "-D", "-P", "-n", "-j", job, "-o", "ElapsedRaw").splitlines()
+        return len(runs) == record and int(runs[-1]) >= seconds
 
     def gate(self, name: str) -> str:
         """A command for --wrap that lasts until `open_gate(name)`."""
@@ -252,33 +263,27 @@ def awkward_jobs(cluster: Cluster) -> dict[str, str]:
         named = () if "-J" in options else ("-J", label)
         ids[label] = cluster.submit(user, *named, *options, wrap=wrap)
 
-    def lasted(label: str, records: int, seconds: int) -> bool:
-        """Whether the job's record number `records` has run for that long."""
-        columns = ("-X", "-D", "-P", "-n", "-j", ids[label], "-o", "ElapsedRaw")
-        runs = cluster.run("sacct", *columns).splitlines()
-        return len(runs) == records and int(runs[-1]) >= seconds
-
     ids: dict[str, str] = {}
     submit("resized", "sealice", ("-N", "2", "--gres=gpu:1"), cluster.gate("resized"))
     for label, job in JOBS.items():
         submit(label, *job)
 
     wait_until("the job to requeue to run", lambda: cluster.live(ids["requeued"]) == "RUNNING")
-    wait_until("its first second", lambda: lasted("requeued", 1, 1))
+    wait_until("its first second", lambda: cluster.lasted(ids["requeued"], 1))
     cluster.run("scontrol", "requeue", ids["requeued"])
     wait_until("the requeued job to wait", lambda: cluster.live(ids["requeued"]) == "PENDING")
     cluster.run("scontrol", "update", f"JobId={ids['requeued']}", "StartTime=now")  # it would wait two minutes
 
-    wait_until("the job to resize to have run", lambda: lasted("resized", 1, 2))
+    wait_until("the job to resize to have run", lambda: cluster.lasted(ids["resized"], 2))
     cluster.run("scontrol", "update", f"JobId={ids['resized']}", "NumNodes=1")
-    wait_until("its smaller part to have run", lambda: lasted("resized", 2, 4))
+    wait_until("its smaller part to have run", lambda: cluster.lasted(ids["resized"], 4, record=2))
     cluster.open_gate("resized")
     for job in ids.values():
         cluster.wait(job)
 
     # One cancelled while it ran, one that waited for the same node.
     submit("cancelled", "sealice", ("-w", "n2", "--exclusive", "--gres=gpu:m40:2"), "sleep 300")
-    wait_until("the job to cancel to run", lambda: lasted("cancelled", 1, 1))
+    wait_until("the job to cancel to run", lambda: cluster.lasted(ids["cancelled"], 1))
     submit("cancelled-waiting", "sealice", ("-w", "n2", "--exclusive", "--gres=gpu:m40:2"), "sleep 300")
     cluster.wait(ids["cancelled-waiting"], {"PENDING"})
     for label, user in (("cancelled-waiting", "sealice"), ("cancelled", "root")):

@@ -41,7 +41,9 @@ class Database:
     def ask(self, sql: str) -> list[list[str]]:
         script = self.cluster.files / "script.sql"
         self.cluster.outside(script).write_text(sql)
-        client = f"mariadb --no-defaults --batch --skip-column-names --socket={self.cluster.folder}/mysql/sock slurm_acct"
+        client = (
+            f"mariadb --no-defaults --batch --skip-column-names --socket={self.cluster.folder}/mysql/sock slurm_acct"
+        )
         return [line.split("\t") for line in self.cluster.run("sh", "-c", f"{client} < {script}").splitlines()]
 
     def tres_text(self, text: str, ids: dict[str, str]) -> str:
@@ -49,7 +51,9 @@ class Database:
         parts = dict(part.split("=") for part in text.split(","))
         assert parts["mem"].endswith("G")
         parts["mem"] = str(int(parts["mem"][:-1]) * 1024)
-        return ",".join(f"{ids[name]}={count}" for name, count in sorted(parts.items(), key=lambda part: int(ids[part[0]])))
+        return ",".join(
+            f"{ids[name]}={count}" for name, count in sorted(parts.items(), key=lambda part: int(ids[part[0]]))
+        )
 
 
 def remember(cluster: Cluster, log: list[dict[str, str]]) -> None:
@@ -113,7 +117,9 @@ def study(cluster22: Cluster) -> Study:
 
 
 def test_real_sacct_prints_the_very_lines_of_the_log(study: Study) -> None:
-    printed = study.cluster.run("sacct", "-X", "-P", "-a", "-M", "gypsum", *WINDOW, "-o", study.log[0].replace("|", ","))
+    printed = study.cluster.run(
+        "sacct", "-X", "-P", "-a", "-M", "gypsum", *WINDOW, "-o", study.log[0].replace("|", ",")
+    )
     lines = printed.splitlines()
     assert lines[0] == study.log[0]
     assert len(lines) == 1 + 4789
@@ -144,9 +150,7 @@ def test_aggregating_the_half_year_again_writes_no_day(study: Study) -> None:
 def test_a_month_aggregated_by_itself_is_that_month_of_the_half_year(study: Study) -> None:
     ledger = study.cluster.files / "gypsum-december"
     december = ("-S", "2017-12-01", "-E", "2018-01-01")
-    study.cluster.senergy(
-        "aggregate", "-M", "gypsum", *december, "--profile", "strubell2019", "--ledger", ledger
-    )
+    study.cluster.senergy("aggregate", "-M", "gypsum", *december, "--profile", "strubell2019", "--ledger", ledger)
     alone, whole = study.days(ledger), study.days(study.from_sacct)
     assert len(alone) == 31
     assert [day for day in alone if alone[day] != whole[day]] == []

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import duckdb
 import pandas as pd
 import pytest
-from conftest import Cluster
+from conftest import Cluster, wait_until
 
 pytestmark = pytest.mark.cluster
 
@@ -69,7 +69,9 @@ def runs_by_sacct(cluster: Cluster) -> list[Run]:
             continue
         tres = dict(part.split("=") for part in row["AllocTRES"].split(","))
         start, submit, seconds = int(row["Start"]), int(row["Submit"]), int(row["ElapsedRaw"])
-        if submit > start:  # Slurm 22.05 dates a resized job's later part back to the first start; Submit has the change
+        if (
+            submit > start
+        ):  # Slurm 22.05 dates a resized job's later part back to the first start; Submit has the change
             start, seconds = submit, int(row["End"]) - submit
         memory = float(tres["mem"][:-1]) / {"M": 1024, "G": 1}[tres["mem"][-1]]
         found.append(
@@ -145,7 +147,7 @@ def accounted(request: pytest.FixtureRequest) -> Accounted:
     cluster: Cluster = request.getfixturevalue(f"cluster{request.param}")
     ids = dict(request.getfixturevalue(f"jobs{request.param}"))
     ids["long"] = cluster.submit("sealice", "-J", "long", "--gres=gpu:m40:1", wrap=cluster.gate("long"))
-    cluster.wait(ids["long"], {"RUNNING"})
+    wait_until("the long job to have run a while", lambda: cluster.lasted(ids["long"], 2))
     config, ledger = cluster.files / "rules.toml", cluster.files / "live"
     cluster.outside(config).write_text(CONFIG)
     nightly = ("aggregate", "--profile", "strubell2019", "--config", config, "--ledger", ledger, "--json")
@@ -161,7 +163,9 @@ def accounted(request: pytest.FixtureRequest) -> Accounted:
 
 
 def test_the_ledger_has_every_run_that_sacct_shows_and_no_other(accounted: Accounted) -> None:
-    mine = sorted((run.job, run.start, run.end, run.state, run.user, run.account, run.gpus, run.cpus) for run in accounted.runs)
+    mine = sorted(
+        (run.job, run.start, run.end, run.state, run.user, run.account, run.gpus, run.cpus) for run in accounted.runs
+    )
     whole = accounted.rows.groupby(["job_id", "start"], as_index=False).first()  # a run over midnight has two rows
     columns = ["job_id", "start", "end", "state", "user", "account", "gpus", "cpus"]
     theirs = [
@@ -272,7 +276,9 @@ def test_a_job_that_ran_at_the_first_aggregate_ends_up_once_in_its_final_state(a
 
 def test_the_second_aggregate_leaves_the_rows_of_ended_jobs_as_they_were(accounted: Accounted) -> None:
     job = int(accounted.ids["long"])
-    before, after = (frame[frame["job_id"] != job].reset_index(drop=True) for frame in (accounted.rows_while, accounted.rows))
+    before, after = (
+        frame[frame["job_id"] != job].reset_index(drop=True) for frame in (accounted.rows_while, accounted.rows)
+    )
     pd.testing.assert_frame_equal(before, after)
 
 

@@ -170,3 +170,16 @@ def wall(moment: int, site: str) -> str:
 
 def days_of(rows: Iterable[Mapping[str, Any]]) -> list[date]:
     return [one["date"] for one in rows]
+
+
+def parse_each(rows: Iterable[Mapping[str, str]], timezone_name: str = "UTC") -> list[Any]:
+    """What each of these rows becomes, in one go: its record, the reason why it was set aside, or None."""
+    numbered = [{**one, "JobID": str(number), "JobIDRaw": str(number)} for number, one in enumerate(rows)]
+    parsed = parse(numbered, timezone_name)
+    found: list[Any] = [None] * len(numbered)
+    for record in parsed.records:
+        found[record["job_id"]] = record
+    for aside in parsed.set_aside:
+        assert aside.line is not None
+        found[aside.line - 2] = aside.reason
+    return found

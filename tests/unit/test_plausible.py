@@ -15,7 +15,9 @@ TEXT = st.text("ab|\n'\"` é", max_size=12)
 
 
 def fields(columns: tuple[str, ...] = COLUMNS, **values: object) -> list[str]:
-    return "|".join({**row(), **{name: str(value) for name, value in values.items()}}[name] for name in columns).split("|")
+    return "|".join({**row(), **{name: str(value) for name, value in values.items()}}[name] for name in columns).split(
+        "|"
+    )
 
 
 @pytest.mark.parametrize(

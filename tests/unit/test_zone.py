@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -34,7 +35,9 @@ def offset(moment: int, site: ZoneInfo) -> int:
 
 
 def test_berlin_changes_twice_a_year_at_one_in_the_morning_utc() -> None:
-    found = [change for change in changes(zone("Europe/Berlin"))[1] if epoch("2026-01-01") <= change.at < epoch("2027-01-01")]
+    found = [
+        change for change in changes(zone("Europe/Berlin"))[1] if epoch("2026-01-01") <= change.at < epoch("2027-01-01")
+    ]
     assert found == [(epoch("2026-03-29T01:00:00"), 3600, 7200), (epoch("2026-10-25T01:00:00"), 7200, 3600)]
 
 
@@ -82,7 +85,7 @@ def test_a_zone_without_clock_changes_has_no_second_twice() -> None:
 def lengths(site: str, first: str, count: int) -> list[int]:
     day = (date.fromisoformat(first) - EPOCH).days
     midnights = local_midnights(zone(site), day, day + count - 1)
-    return [(after - before) // 60 for before, after in zip(midnights, midnights[1:], strict=False)]
+    return [(after - before) // 60 for before, after in pairwise(midnights)]
 
 
 def test_days_are_as_long_as_the_clock_makes_them() -> None:

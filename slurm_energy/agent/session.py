@@ -1,0 +1,167 @@
+"""A sampling session: one run of one job on this node, and what it has got in the hour that is open."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from slurm_energy.slurm.cgroup import Group
+
+SCHEMA = 1
+IDLE = 0
+"""The job id of what no job used."""
+NO_ID = -1
+"""Of a job that is known by its SLUID only."""
+
+
+class GpuUse(msgspec.Struct):
+    """One device's part in a segment."""
+
+    uuid: str
+    model: str
+    uj: int
+
+
+class Segment(msgspec.Struct, kw_only=True):
+    """What one job used on one node in one UTC hour: the unit that leaves a node (schema 1)."""
+
+    schema: int = SCHEMA
+    cluster: str
+    node: str
+    job_id: int
+    restart_count: int
+    sluid: str | None
+    session_start: int
+    user: str
+    uid: int
+    account: str
+    partition: str
+    hour: str
+    start: int
+    end: int
+    uj: dict[str, int]
+    gpus: list[GpuUse]
+    cpu_time_ns: int
+    samples: int
+    gap_s: float
+    sources: list[str]
+    measured: list[str]
+    origin: str
+    closed: str
+    """How a final segment came to be one: epilog, orphan (its folder is gone and no Epilog came), reboot; else ''."""
+    final: bool
+
+
+class Session(msgspec.Struct, kw_only=True):
+    """Who it is, what it holds, what was last seen of it, and the energy of the open hour. Goes into the checkpoint."""
+
+    job_id: int
+    restart_count: int = 0
+    sluid: str | None = None
+    session_start: int
+    """Its first second, epoch seconds."""
+    user: str = ""
+    uid: int = -1
+    account: str = ""
+    partition: str = ""
+    cpus: int = 1
+    mem_bytes: int = 0
+    gpus: list[str] = []
+    alone: bool = False
+    origin: str = "hook"
+    """How it became known: hook, discovered (seen in the cgroup tree), idle."""
+
+    cpu_last_ns: int = 0
+    cpu_rate: float = 0.0
+    """CPU time per time when last seen: what counts where the folder is gone already."""
+    mem_last: int = 0
+    seen: bool = False
+    """Whether its cgroup folder was ever there."""
+    missing_since_ns: int = 0
+
+    start: int = 0
+    end: int = 0
+    package: int = 0
+    dram: int = 0
+    gpu: int = 0
+    other: int = 0
+    by_gpu: dict[str, int] = {}
+    cpu_time_ns: int = 0
+    samples: int = 0
+    gap_ns: int = 0
+
+    earlier_uj: list[int] = msgspec.field(default_factory=lambda: [0, 0, 0, 0])
+    """What went out in earlier hours (package, dram, gpu, other): for live display."""
+
+    @property
+    def key(self) -> tuple[int, int, str | None, int]:
+        """What tells it from other sessions of this node."""
+        return self.job_id, self.restart_count, self.sluid, self.session_start
+
+    def empty(self) -> bool:
+        """Whether the open hour holds nothing worth a segment."""
+        return not self.samples and not (self.package or self.dram or self.gpu or self.other)
+
+    def cut(self, stamp: Stamp, closed: str = "") -> Segment:
+        """The open hour as a segment; the session goes on with an empty one. closed: why it is the last one."""
+        gpus = [GpuUse(uuid, stamp.models.get(uuid, ""), uj) for uuid, uj in sorted(self.by_gpu.items())]
+        segment = Segment(
+            cluster=stamp.cluster, node=stamp.node, job_id=self.job_id, restart_count=self.restart_count, sluid=self.sluid,
+            session_start=self.session_start, user=self.user, uid=self.uid, account=self.account, partition=self.partition,
+            hour=stamp.hour, start=self.start, end=self.end,
+            uj={"package": self.package, "dram": self.dram, "gpu": self.gpu, "other": self.other}, gpus=gpus,
+            cpu_time_ns=self.cpu_time_ns, samples=self.samples, gap_s=self.gap_ns / 1e9, sources=stamp.sources,
+            measured=stamp.measured, origin=self.origin, closed=closed, final=bool(closed),
+        )  # fmt: skip
+        self.earlier_uj = [a + b for a, b in zip(self.earlier_uj, (self.package, self.dram, self.gpu, self.other), strict=True)]
+        self.start = self.end
+        self.package = self.dram = self.gpu = self.other = 0
+        self.by_gpu = {}
+        self.cpu_time_ns = self.samples = self.gap_ns = 0
+        return segment
+
+
+class Stamp(NamedTuple):
+    """What all segments of one moment share: place, hour, sources with version, the domains that are measured."""
+
+    cluster: str
+    node: str
+    hour: str
+    sources: list[str]
+    measured: list[str]
+    models: dict[str, str]
+
+
+class Live:
+    """A session with its open cgroup files and the scratch of the current tick; not in the checkpoint."""
+
+    __slots__ = ("cpu_delta", "group", "session")
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.group: Group | None = None
+        self.cpu_delta = -1
+
+    def look(self, elapsed_ns: int) -> None:
+        """Reads what its processes used since the last look; -1 where that cannot be known."""
+        session = self.session
+        self.cpu_delta = -1
+        if self.group is None:
+            return
+        try:
+            cpu = self.group.cpu_ns()
+            session.mem_last = self.group.memory()
+        except (OSError, ValueError):  # the folder is gone; its last rate is what counts until the Epilog comes
+            self.close()
+            return
+        self.cpu_delta = max(cpu - session.cpu_last_ns, 0)
+        session.cpu_last_ns = cpu
+        session.cpu_time_ns += self.cpu_delta
+        session.cpu_rate = self.cpu_delta / elapsed_ns if elapsed_ns > 0 else 0.0
+
+    def close(self) -> None:
+        """Lets go of the files."""
+        if self.group is not None:
+            self.group.close()
+            self.group = None

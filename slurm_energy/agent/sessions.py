@@ -1,0 +1,168 @@
+"""When sessions begin and end: by the hooks, by the cgroup tree where no hook came, by neither where a job is gone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from typing import TYPE_CHECKING
+
+from slurm_energy.agent.clock import NS
+from slurm_energy.agent.session import NO_ID, Live, Session
+from slurm_energy.slurm.cgroup import Folder, Group, Tree, process_environment
+from slurm_energy.slurm.hookfile import Hook
+
+if TYPE_CHECKING:
+    from slurm_energy.agent.agent import Agent
+
+log = logging.getLogger("senergy.agent")
+NEVER_SEEN_S = 3600
+"""A job whose folder never appeared is given up after this."""
+
+
+class Sessions:
+    """Begins, joins and ends the sessions of an agent."""
+
+    def __init__(self, agent: Agent, tree: Tree) -> None:
+        self.agent, self.tree = agent, tree
+        self.closed: dict[str, int] = {}
+        """Folders of sessions that have ended, until when (monotonic ns) they are not taken for new jobs."""
+
+    def apply(self, hook: Hook, wall_ns: int) -> None:
+        """What a hook's file says, at its moment."""
+        if hook.cluster and self.agent.options.cluster in ("", "cluster"):
+            self.agent.learn_cluster(hook.cluster)
+        if hook.event == "prolog":
+            self._begin(hook, wall_ns)
+        else:
+            self._end(hook)
+
+    def _find(self, hook: Hook) -> Live | None:
+        """The open session of the hook's job: by SLUID, else by id and restart, else by id alone."""
+        lives = self.agent.engine.lives
+        if hook.sluid:
+            for live in lives:
+                if live.session.sluid == hook.sluid:
+                    return live
+        same = [live for live in lives if live.session.job_id == hook.job_id and not (hook.sluid and live.session.sluid)]
+        exact = [live for live in same if live.session.restart_count == hook.restart_count]
+        return exact[-1] if exact else None if hook.event == "prolog" else same[-1] if same else None
+
+    def _begin(self, hook: Hook, wall_ns: int) -> None:
+        start = hook.start_time or hook.mtime_ns // NS
+        key = (hook.job_id, hook.restart_count, hook.sluid, start)
+        if key in self.agent.done:
+            return
+        live = self._find(hook)
+        if live is not None and live.session.origin == "discovered":
+            self._fill(live.session, hook)  # its folder was seen before its hook: one job, one session
+            return
+        if live is not None:
+            if live.session.key == key:
+                return  # read once already, before a restart
+            self.agent.close(live, "orphan")
+        for older in [one for one in self.agent.engine.lives if one.session.job_id == hook.job_id and hook.job_id > 0]:
+            self.agent.say(f"job {hook.job_id} began again without an Epilog of its earlier run")
+            self.agent.close(older, "orphan")
+        session = Session(
+            job_id=hook.job_id, restart_count=hook.restart_count, sluid=hook.sluid, session_start=start, start=wall_ns, end=wall_ns
+        )
+        self._fill(session, hook)
+        self.agent.engine.lives.append(Live(session))
+
+    def _fill(self, session: Session, hook: Hook) -> None:
+        """Who the job is and what it holds."""
+        session.job_id, session.restart_count, session.sluid = hook.job_id, hook.restart_count, hook.sluid or session.sluid
+        session.user, session.uid, session.account, session.partition = hook.user, hook.uid, hook.account, hook.partition
+        cpus, memory = self.agent.engine.shape.cpus, self.agent.engine.shape.mem_bytes
+        session.cpus = min(max(hook.cpus, 1), max(cpus, 1))
+        session.mem_bytes = memory * session.cpus // max(cpus, 1)
+        session.alone = hook.exclusive or session.cpus >= cpus
+        session.gpus = self._devices(hook.gpus)
+        session.origin = "hook"
+
+    def _devices(self, numbers: tuple[int, ...]) -> list[str]:
+        """Devices by Slurm's numbers: the device minor, or as the site maps them."""
+        by_hand = self.agent.options.sources.gpu_map
+        minors = {by_hand.get(number, number) for number in numbers}
+        return [m.counter.device for m in self.agent.engine.meters if m.counter.device and m.counter.minor in minors]
+
+    def _end(self, hook: Hook) -> None:
+        live = self._find(hook)
+        if live is None:
+            return
+        if live.group is not None:
+            self.closed[live.group.path] = self.agent.engine.last_ns + 60 * NS
+        if live.session.origin == "discovered":
+            self._fill(live.session, hook)
+            live.session.origin = "discovered"
+        self.agent.close(live, "epilog")
+
+    def attach(self, live: Live) -> bool:
+        """Opens the job's folder where it is there now."""
+        session = live.session
+        group = self.tree.open(session.job_id, session.uid, session.sluid)
+        if group is None:
+            return False
+        live.group, session.seen, session.missing_since_ns = group, True, 0
+        return True
+
+    def scan(self, now_ns: int, wall_ns: int) -> bool:
+        """Finds folders of known jobs, jobs without a hook, and jobs without a folder; whether a session changed."""
+        changed = False
+        lives = self.agent.engine.lives
+        for live in list(lives):
+            if live.group is None and not self.attach(live):
+                changed |= self._gone(live, now_ns, wall_ns)
+        known = {live.group.path for live in lives if live.group is not None}
+        self.closed = {path: until for path, until in self.closed.items() if until > now_ns}
+        for folder, v2 in self.tree.folders():
+            if folder.path not in known and folder.path not in self.closed:
+                changed |= self._discover(folder, wall_ns, v2=v2)
+        return changed
+
+    def _gone(self, live: Live, now_ns: int, wall_ns: int) -> bool:
+        """A session without a folder: its Epilog is on the way, or it never comes."""
+        session = live.session
+        if not session.missing_since_ns:
+            session.missing_since_ns = now_ns
+            return False
+        waited = (now_ns - session.missing_since_ns) / NS
+        if waited < (self.agent.options.orphan_s if session.seen else NEVER_SEEN_S):
+            return False
+        self.agent.say(f"job {session.job_id} is gone without an Epilog; its session was closed")
+        self.agent.close(live, "orphan")
+        return True
+
+    def _discover(self, folder: Folder, wall_ns: int, *, v2: bool) -> bool:
+        """A job that no hook announced."""
+        try:
+            group = Group(folder.path, v2=v2)
+            made = min(int(os.stat(folder.path).st_ctime_ns), wall_ns)  # noqa: PTH116
+        except OSError:
+            return False
+        said = process_environment(folder.path, self.agent.options.sources.proc_root)
+        job_id = folder.job_id if folder.job_id is not None else _number(said.get("SLURM_JOB_ID", ""), NO_ID)
+        uid = re.search(r"/uid_(\d+)/", folder.path)
+        session = Session(
+            job_id=job_id, restart_count=_number(said.get("SLURM_RESTART_COUNT", ""), 0), sluid=folder.sluid,
+            session_start=made // NS, start=wall_ns, end=wall_ns, user=said.get("SLURM_JOB_USER", "")[:256],
+            uid=int(uid[1]) if uid else _number(said.get("SLURM_JOB_UID", ""), -1), account=said.get("SLURM_JOB_ACCOUNT", "")[:256],
+            partition=said.get("SLURM_JOB_PARTITION", "")[:256], cpus=_number(said.get("SLURM_CPUS_ON_NODE", ""), 1), origin="discovered",
+            gpus=self._devices(tuple(int(n) for n in said.get("SLURM_JOB_GPUS", "").split(",") if n.isascii() and n.isdigit())), seen=True,
+        )  # fmt: skip
+        session.mem_bytes = self.agent.engine.shape.mem_bytes * session.cpus // max(self.agent.engine.shape.cpus, 1)
+        live = Live(session)
+        live.group = group
+        try:  # what it used before it was seen is not of this interval
+            session.cpu_last_ns = group.cpu_ns()
+        except (OSError, ValueError):
+            live.close()
+            return False
+        self.agent.engine.lives.append(live)
+        log.info("job %s was discovered in the cgroup tree (%s)", job_id, folder.path)
+        return True
+
+
+def _number(text: str, default: int) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else default

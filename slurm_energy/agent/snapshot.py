@@ -1,0 +1,116 @@
+"""What the agent shows on its socket: one JSON object, read-only, made when somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from slurm_energy.sources.base import Refusal
+
+if TYPE_CHECKING:
+    from slurm_energy.agent.agent import Agent
+
+DOMAINS = ("package", "dram", "gpu", "other")
+
+
+class CounterView(msgspec.Struct):
+    """A counter: what it covers, what it draws now (W; None in a gap), all it moved (J), and why it gave nothing."""
+
+    name: str
+    domain: str
+    device: str
+    model: str
+    estimated: bool
+    watts: float | None
+    joules: float
+    gaps: int
+    problem: str
+
+
+class JobView(msgspec.Struct):
+    """A session: who it is, watts now and joules since it began, by domain."""
+
+    job_id: int
+    restart_count: int
+    sluid: str | None
+    session_start: int
+    user: str
+    uid: int
+    account: str
+    partition: str
+    origin: str
+    cpus: int
+    gpus: list[str]
+    cpu_seconds: float
+    watts: dict[str, float]
+    joules: dict[str, float]
+
+
+class Snapshot(msgspec.Struct, kw_only=True):
+    """The agent at one moment. `wall_ns` is when it looked last: an old one means that it is stuck."""
+
+    version: str
+    cluster: str
+    node: str
+    boot_id: str
+    wall_ns: int
+    hour: str
+    started_ns: int
+    ticks: int
+    period_s: float
+    counters: list[CounterView]
+    refused: list[Refusal]
+    jobs: list[JobView]
+    idle: JobView
+    outbox_fill: float
+    pending_segments: int
+    bad_hook_files: int
+    set_aside: int
+    clock_jumps: int
+    problems: list[str]
+
+
+def take(agent: Agent) -> Snapshot:
+    """The agent as it is after its last look."""
+    from slurm_energy import __version__
+
+    engine = agent.engine
+    rates: dict[int, list[float]] = {}
+    idle_watts = [0.0] * 4
+    if engine.shares is not None:
+        lives, shares, length = engine.shares
+        columns = (shares.package, shares.dram, shares.gpu, shares.other)
+        for index, live in enumerate(lives):
+            rates[id(live)] = [column[index] * 1000 / length for column in columns]
+        idle_watts = [column[-1] * 1000 / length for column in columns]
+    jobs = [_view(live.session, rates.get(id(live), [0.0] * 4)) for live in engine.lives]
+    counters = [
+        CounterView(
+            meter.counter.name, meter.counter.domain, meter.counter.device, meter.counter.model, meter.counter.estimated,
+            None if meter.why else agent.watts_of(meter), meter.total_uj / 1e6, meter.gaps, meter.why,
+        )
+        for meter in engine.meters
+    ]  # fmt: skip
+    return Snapshot(
+        version=__version__, cluster=agent.options.cluster, node=agent.options.node, boot_id=agent.boot_id,
+        wall_ns=engine.last_wall_ns, hour=agent.hour, started_ns=agent.started_ns, ticks=agent.ticks,
+        period_s=agent.options.period_s, counters=counters, refused=list(agent.refused), jobs=jobs,
+        idle=_view(engine.idle, idle_watts), outbox_fill=agent.outbox_fill, pending_segments=len(agent.pending),
+        bad_hook_files=agent.bad_hook_files, set_aside=agent.store.set_aside, clock_jumps=engine.jumps,
+        problems=[text for text in (agent.store.problem, *agent.problems) if text],
+    )  # fmt: skip
+
+
+def _view(session: object, watts: Sequence[float]) -> JobView:
+    from slurm_energy.agent.session import Session
+
+    assert isinstance(session, Session)  # noqa: S101
+    now = (session.package, session.dram, session.gpu, session.other)
+    joules = [(earlier + open_) / 1e6 for earlier, open_ in zip(session.earlier_uj, now, strict=True)]
+    return JobView(
+        session.job_id, session.restart_count, session.sluid, session.session_start, session.user, session.uid,
+        session.account, session.partition, session.origin, session.cpus, session.gpus, session.cpu_last_ns / 1e9,
+        dict(zip(DOMAINS, watts, strict=True)), dict(zip(DOMAINS, joules, strict=True)),
+    )  # fmt: skip

@@ -1,0 +1,111 @@
+"""Measured energy to job records: which segments are of which run of which job, and what no record speaks of.
+
+A session (one run of a job on one node) is joined to a record by Slurm's SLUID where both have it, else by cluster, job
+id and overlap in time; of several that overlap the one that overlaps longest. What stays over keeps rows of its own:
+idle energy (job 0), and sessions without a record (state NO_RECORD) until their record comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import duckdb
+
+from slurm_energy.ledger.segments import segment_files
+from slurm_energy.ledger.store import Ledger
+from slurm_energy.slurm.normalise import quoted
+from slurm_energy.slurm.zone import offset_sql
+
+_EPOCH = date(1970, 1, 1)
+TOLERANCE_S = 120
+"""Clocks of nodes and controller may differ by so much."""
+UJ_PER_KWH = 3.6e12
+IDLE_STATE, NO_RECORD_STATE = "IDLE", "NO_RECORD"
+OWN_STATES = (IDLE_STATE, NO_RECORD_STATE)
+"""States of ledger rows that come from segments alone, and are made anew whenever their day is."""
+
+
+def local_days(site: ZoneInfo, moment_s: str = '"start" // 1000000000') -> str:
+    """SQL for the site's day (days since 1970-01-01) of a segment: the day on which it starts."""
+    return f"(({moment_s}) + ({offset_sql(site, f'({moment_s})', wall=False)})) // 86400"
+
+
+def make_tables(
+    con: duckdb.DuckDBPyConnection, ledger: Ledger, site: ZoneInfo, affected: Sequence[tuple[str, int]]
+) -> None:  # fmt: skip
+    """The tables `energy` (a row per record and day) and `leftover` (per session and day without a record).
+
+    Needs the view `placed`. Both are empty where no node has sent anything.
+    """
+    files: list[Path] = []
+    for cluster in sorted({cluster for cluster, _ in affected}):
+        days = {_EPOCH + timedelta(days=day + shift) for name, day in affected if name == cluster for shift in (-1, 0, 1)}
+        files += segment_files(ledger, cluster, sorted(days))
+    con.execute("CREATE TEMP TABLE wanted_days (cluster VARCHAR, day BIGINT)")
+    con.executemany("INSERT INTO wanted_days VALUES (?, ?)", [list(item) for item in affected]) if files else None
+    con.execute(f"""
+        CREATE TEMP TABLE sessions AS
+        WITH read AS (SELECT *, {local_days(site)} AS day FROM {_source(files)})
+        SELECT cluster, node, job_id, restart_count, sluid, session_start, day, any_value("user") AS "user",
+          any_value(account) AS account, any_value("partition") AS "partition", min("start") // 1000000000 AS begin_s,
+          max("end") // 1000000000 AS end_s, sum(package_uj)::BIGINT AS package_uj, sum(dram_uj)::BIGINT AS dram_uj,
+          sum(gpu_uj)::BIGINT AS gpu_uj, sum(other_uj)::BIGINT AS other_uj,
+          sum(greatest(("end" - "start") / 1e9 - gap_s, 0)) AS covered_s,
+          bool_or(contains(measured, 'package')) AS has_package, bool_or(contains(measured, 'dram')) AS has_dram,
+          bool_or(contains(measured, 'gpu')) AS has_gpu, bool_or(contains(measured, 'node')) AS has_node
+        FROM read SEMI JOIN wanted_days USING (cluster, day) GROUP BY ALL""")
+    con.execute(f"""
+        CREATE TEMP TABLE matched AS
+        SELECT s.*, p.record FROM sessions s JOIN placed p
+          ON s.cluster = p.cluster AND s.job_id <> 0
+          AND CASE WHEN s.sluid <> '' AND p.sluid <> '' THEN s.sluid = p.sluid ELSE s.job_id = p.job_id
+              AND p.start - {TOLERANCE_S} <= s.end_s AND p.start + p.span_s + {TOLERANCE_S} >= s.session_start END
+        QUALIFY row_number() OVER (
+          PARTITION BY s.cluster, s.node, s.job_id, s.restart_count, s.sluid, s.session_start, s.day
+          ORDER BY least(p.start + p.span_s, s.end_s) - greatest(p.start, s.begin_s) DESC,
+            abs(p.start - s.session_start), p.start) = 1""")
+    con.execute(f"""
+        CREATE TEMP TABLE energy AS
+        SELECT record, day, sum(package_uj) / {UJ_PER_KWH} AS m_package, sum(dram_uj) / {UJ_PER_KWH} AS m_dram,
+          sum(gpu_uj) / {UJ_PER_KWH} AS m_gpu, sum(other_uj) / {UJ_PER_KWH} AS m_other, sum(covered_s) AS covered_s,
+          bool_or(has_package) AS has_package, bool_or(has_dram) AS has_dram, bool_or(has_gpu) AS has_gpu,
+          bool_or(has_node) AS has_node
+        FROM matched GROUP BY record, day""")
+    con.execute("""
+        CREATE TEMP TABLE leftover AS
+        SELECT * FROM sessions ANTI JOIN matched USING (cluster, node, job_id, restart_count, sluid, session_start, day)""")
+
+
+def _source(files: Sequence[Path]) -> str:
+    if files:
+        return "read_parquet([" + ", ".join(quoted(str(file)) for file in files) + "], hive_partitioning=false)"
+    columns = {"cluster": "VARCHAR", "node": "VARCHAR", "sluid": "VARCHAR", '"user"': "VARCHAR", "account": "VARCHAR"}
+    columns |= {'"partition"': "VARCHAR", "measured": "VARCHAR", "gap_s": "DOUBLE"}
+    numbers = ("job_id", "restart_count", "session_start", '"start"', '"end"', "package_uj", "dram_uj", "gpu_uj", "other_uj")
+    columns |= dict.fromkeys(numbers, "BIGINT")
+    return "(SELECT " + ", ".join(f"NULL::{kind} AS {name}" for name, kind in columns.items()) + " WHERE false)"
+
+
+def leftover_rows_sql(profile: str) -> str:
+    """Ledger rows (as the expression gives them) of idle energy and of sessions without a record.
+
+    Those of `days` only. A session of a job that the ledger knows from an earlier run is left to that job's row.
+    """
+    it = f"(package_uj + dram_uj + gpu_uj + other_uj) / {UJ_PER_KWH}"
+    return f"""
+        SELECT l.cluster, d.day AS date, l.job_id, NULL::BIGINT AS array_job_id, NULL::INTEGER AS array_task_id,
+          l.restart_count, l."user", l.account, CASE WHEN l.job_id = 0 THEN '(idle)' ELSE l.account END AS project,
+          NULL::VARCHAR AS sweep, l."partition", '' AS qos, '' AS wckey, l.node AS job_name,
+          CASE WHEN l.job_id = 0 THEN '{IDLE_STATE}' ELSE '{NO_RECORD_STATE}' END AS state, NULL::BIGINT AS submit,
+          l.session_start AS start, l.end_s AS "end", 0::BIGINT AS elapsed_s, 1 AS nodes, 0 AS cpus, 0 AS gpus,
+          NULL::VARCHAR AS gpu_model, 0::DOUBLE AS gpu_h, 0::DOUBLE AS cpu_h, package_uj / {UJ_PER_KWH} AS package_kwh,
+          dram_uj / {UJ_PER_KWH} AS dram_kwh, gpu_uj / {UJ_PER_KWH} AS gpu_kwh, other_uj / {UJ_PER_KWH} AS other_kwh,
+          {it} AS it_kwh, {it} AS measured_kwh, 0::DOUBLE AS slurm_kwh, 0::DOUBLE AS estimated_kwh, d.pue,
+          {it} * d.pue AS facility_kwh, d.carbon_g_per_kwh, {it} * d.pue * d.carbon_g_per_kwh AS co2e_g,
+          {it} * d.pue * d.electricity_usd_per_kwh AS electricity_usd, 0::DOUBLE AS cloud_low_usd, 0::DOUBLE AS cloud_high_usd,
+          'measured' AS provenance, 1::DOUBLE AS coverage, {quoted(profile)} AS profile
+        FROM leftover l JOIN days d ON l.cluster = d.cluster AND l.day = d.day
+        WHERE d.day BETWEEN getvariable('first_day') AND getvariable('last_day')"""

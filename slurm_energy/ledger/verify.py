@@ -1,0 +1,82 @@
+"""Conservation, proved: the energy of the ledger's measured rows is the energy of the segments, day by day.
+
+Segments are integers; their sum per node and day is exact, and every one of them is booked once: to a job's row, to a
+session without a record, or to idle. The ledger holds kWh as 64-bit floats, hence a tolerance of rounding, no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+import duckdb
+
+from slurm_energy.ledger.measured import UJ_PER_KWH, local_days
+from slurm_energy.ledger.store import Ledger
+from slurm_energy.slurm.normalise import quoted
+
+TOLERANCE = 1e-9
+"""Relative; sums of some thousand floats stay far below."""
+_EPOCH = date(1970, 1, 1)
+
+
+class Day(NamedTuple):
+    """One cluster and day: what the segments of its nodes sum to (uJ), what the ledger has as measured (kWh)."""
+
+    cluster: str
+    day: date
+    nodes: int
+    segments_uj: int
+    ledger_kwh: float
+    idle_kwh: float
+    without_record_kwh: float
+    by_node_uj: dict[str, int]
+
+    @property
+    def difference_kwh(self) -> float:
+        """Ledger less segments."""
+        return self.ledger_kwh - self.segments_uj / UJ_PER_KWH
+
+    @property
+    def holds(self) -> bool:
+        """Whether they are equal but for rounding."""
+        return abs(self.difference_kwh) <= TOLERANCE * max(self.segments_uj / UJ_PER_KWH, 1e-6)
+
+
+def verify(ledger: Ledger, site: ZoneInfo) -> Iterator[Day]:
+    """Every day of which there are segments, or measured rows, in order. Modelled energy (estimates) is left out."""
+    con = duckdb.connect()
+    con.execute("SET TimeZone = 'UTC'")
+    segments = sorted((ledger.path / "segments").glob("cluster=*/????-??-??.parquet"))
+    by_day: dict[tuple[str, int], dict[str, int]] = {}
+    if segments:
+        files = ", ".join(quoted(str(path)) for path in segments)
+        parts = " + ".join(
+            f"CASE WHEN {condition} THEN {name}_uj ELSE 0 END"
+            for name, condition in (
+                ("package", "contains(measured, 'package')"),
+                ("dram", "contains(measured, 'dram')"),
+                ("gpu", "contains(measured, 'gpu')"),
+                ("other", "true"),
+            )
+        )
+        found = con.execute(
+            f"SELECT cluster, {local_days(site)} AS day, node, sum({parts})::HUGEINT "
+            f"FROM read_parquet([{files}], hive_partitioning=false) GROUP BY ALL ORDER BY ALL"
+        )
+        for cluster, day, node, uj in found.fetchall():
+            by_day.setdefault((cluster, int(day)), {})[node] = int(uj)
+    have = {(file.cluster, (file.day - _EPOCH).days): file.path for file in ledger.days()}
+    for cluster, day in sorted({*by_day, *have}):
+        nodes = by_day.get((cluster, day), {})
+        kwh = idle = without = 0.0
+        if (cluster, day) in have:
+            row = con.execute(
+                "SELECT fsum(measured_kwh), fsum(measured_kwh) FILTER (state = 'IDLE'), fsum(measured_kwh) FILTER "
+                f"(state = 'NO_RECORD') FROM read_parquet({quoted(str(have[cluster, day]))}, hive_partitioning=false)"
+            ).fetchone()
+            kwh, idle, without = (float(value or 0.0) for value in row or (0, 0, 0))
+        if nodes or kwh:
+            yield Day(cluster, _EPOCH + timedelta(days=day), len(nodes), sum(nodes.values()), kwh, idle, without, nodes)

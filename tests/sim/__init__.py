@@ -1,0 +1,1 @@
+"""Simulated power hardware whose counters move by a known law: sysfs trees and an NVML, for tests and benchmarks."""
