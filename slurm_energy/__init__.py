@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from slurm_energy.version import __version__
+
 if TYPE_CHECKING:
     from slurm_energy.factors.profile import load_profile
     from slurm_energy.ledger.store import open_ledger
 
 __all__ = ["__version__", "load_profile", "open_ledger"]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:

@@ -32,7 +32,12 @@ class Agent:
     """All state of a node's agent; `tick` is the only thing that time does to it."""
 
     def __init__(
-        self, options: AgentOptions, counters: Sequence[Counter], refused: Sequence[Refusal], sources: Sequence[str], clock: Clock
+        self,
+        options: AgentOptions,
+        counters: Sequence[Counter],
+        refused: Sequence[Refusal],
+        sources: Sequence[str],
+        clock: Clock,
     ) -> None:
         self.options, self.refused, self.clock = options, list(refused), clock
         self.sources = list(sources)
@@ -97,7 +102,11 @@ class Agent:
             meter.total_uj, meter.peak_uw = state.total_uj, state.peak_uw
             if not meter.counter.integrated:
                 meter.last, meter.last_ns = state.last, state.last_ns
-        log.info("going on after %.1f s with %d jobs", (self.clock.monotonic_ns() - saved.monotonic_ns) / NS, len(engine.lives))
+        log.info(
+            "going on after %.1f s with %d jobs",
+            (self.clock.monotonic_ns() - saved.monotonic_ns) / NS,
+            len(engine.lives),
+        )
 
     def _close_earlier_boot(self, saved: Checkpoint) -> None:
         """Another boot: what was drawn since the checkpoint is not known and is not made up."""
@@ -125,7 +134,7 @@ class Agent:
         if changed or now >= self._next_checkpoint or len(self.pending) >= FLUSH_AT:
             self.checkpoint()
             hooks.remove(events)
-        if self.pending and (now >= self._next_flush or len(self.pending) >= FLUSH_AT) or self.outgoing:
+        if (self.pending and (now >= self._next_flush or len(self.pending) >= FLUSH_AT)) or self.outgoing:
             self.flush(now)
 
     def _act_on(self, event: hooks.Event):  # type: ignore[no-untyped-def]  # noqa: ANN202
@@ -210,6 +219,11 @@ class Agent:
     def learn_cluster(self, name: str) -> None:
         """The cluster's name as the hooks say it, where the site did not configure one."""
         self.options = msgspec.structs.replace(self.options, cluster=name)
+
+    def learn_node(self, name: str) -> None:
+        """The node's name as Slurm writes it, where it differs from the host's and the site did not say."""
+        self.options = msgspec.structs.replace(self.options, node=name)
+        self.sessions.tree = Tree(self.options.cgroup_root, name)
 
     def watts_of(self, meter: Meter) -> float:
         """What a counter draws, over the last interval."""

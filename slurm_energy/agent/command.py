@@ -21,6 +21,7 @@ from slurm_energy.agent.options import AgentOptions, parse
 from slurm_energy.agent.server import Server
 from slurm_energy.agent.snapshot import take
 from slurm_energy.sources import find_all
+from slurm_energy.version import __version__
 
 log = logging.getLogger("senergy.agent")
 
@@ -44,7 +45,8 @@ def run(options: AgentOptions) -> None:
     found = find_all(options.sources)
     for refusal in found.refused:
         log.warning("%s: %s; %s", refusal.what, refusal.why, refusal.remedy)
-    agent = Agent(options, found.counters, found.refused, found.notes, clock)
+    names = dict.fromkeys(counter.name.split(":")[0] for counter in found.counters)
+    agent = Agent(options, found.counters, found.refused, [f"{name}/{__version__}" for name in names], clock)
     for counter in found.counters:
         log.info("reads %s (%s)", counter.name, counter.domain)
     stopped = _stop_on_signals()

@@ -47,7 +47,9 @@ def collect(folder: Path, agent: Agent) -> list[Event]:
         try:
             status = os.fstat(file)
             data = os.read(file, MAX_BYTES + 1)
-            found.append(Event(path, parse_hook(data, status.st_mtime_ns, agent.options.node)))
+            hook = parse_hook(data, status.st_mtime_ns, agent.options.node)
+            if hook.node == agent.options.node or not agent.options.node_given:
+                found.append(Event(path, hook))
         except (OSError, ValueError) as error:
             _set_aside(path, agent, str(error))
         finally:

@@ -47,7 +47,9 @@ class Meter:
         # A counter's own clock may lag behind ours: two seconds of grace.
         if moved < 0 or ambiguous or moved * 1_000_000_000 > limit_uw * (elapsed + 2_000_000_000):
             self.gaps += 1
-            self.why = "it went back" if moved < 0 else "it may have wrapped more than once" if ambiguous else "it jumped"
+            self.why = (
+                "it went back" if moved < 0 else "it may have wrapped more than once" if ambiguous else "it jumped"
+            )
             return None
         self.rate_uw = moved * 1_000_000_000 // elapsed
         if elapsed >= 500_000_000:

@@ -37,6 +37,8 @@ class AgentOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     clock: str = ""
     ship_to: str = ""
     sources: SourceOptions = SourceOptions()
+    node_given: bool = False
+    """Whether the site named the node: then hooks of other nodes of this host are left to their agents."""
 
     def shape(self) -> tuple[int, int]:
         """CPUs and bytes of memory of the node: configured, else this machine's."""
@@ -51,10 +53,14 @@ def parse(arguments: Sequence[str]) -> AgentOptions:
         description="Samples the power counters of this node and splits them between its jobs. One per node, as root, no network.",
         epilog="example: senergy agent --node n1 --cluster alpha",
     )
-    parser.add_argument("--config", type=Path, help="configuration file ([agent]; default /etc/slurm-energy/config.toml)")
+    parser.add_argument(
+        "--config", type=Path, help="configuration file ([agent]; default /etc/slurm-energy/config.toml)"
+    )
     parser.add_argument("--node", help="Slurm's name of this node (default: the host name up to the first dot)")
     parser.add_argument("--cluster", help="Slurm's name of the cluster (hooks say it, too)")
-    parser.add_argument("--period", type=float, dest="period_s", metavar="S", help="seconds between two looks (default 1)")
+    parser.add_argument(
+        "--period", type=float, dest="period_s", metavar="S", help="seconds between two looks (default 1)"
+    )
     parser.add_argument("--hooks", metavar="DIR", help="where the hooks drop their files")
     parser.add_argument("--socket", metavar="PATH", help="where the snapshot is served")
     parser.add_argument("--state-dir", metavar="DIR", help="checkpoint (same file system as the outbox)")
@@ -79,4 +85,7 @@ def parse(arguments: Sequence[str]) -> AgentOptions:
         parser.error(str(error))
     if options.period_s <= 0 or options.checkpoint_s <= 0:
         parser.error("periods are more than 0 seconds")
-    return msgspec.structs.replace(options, node=options.node or socket.gethostname().split(".")[0])
+    given_name = bool(options.node)
+    return msgspec.structs.replace(
+        options, node=options.node or socket.gethostname().split(".")[0], node_given=given_name
+    )

@@ -114,7 +114,9 @@ class Session(msgspec.Struct, kw_only=True):
             cpu_time_ns=self.cpu_time_ns, samples=self.samples, gap_s=self.gap_ns / 1e9, sources=stamp.sources,
             measured=stamp.measured, origin=self.origin, closed=closed, final=bool(closed),
         )  # fmt: skip
-        self.earlier_uj = [a + b for a, b in zip(self.earlier_uj, (self.package, self.dram, self.gpu, self.other), strict=True)]
+        self.earlier_uj = [
+            a + b for a, b in zip(self.earlier_uj, (self.package, self.dram, self.gpu, self.other), strict=True)
+        ]
         self.start = self.end
         self.package = self.dram = self.gpu = self.other = 0
         self.by_gpu = {}

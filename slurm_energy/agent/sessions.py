@@ -32,6 +32,8 @@ class Sessions:
         """What a hook's file says, at its moment."""
         if hook.cluster and self.agent.options.cluster in ("", "cluster"):
             self.agent.learn_cluster(hook.cluster)
+        if hook.node != self.agent.options.node and not self.agent.options.node_given:
+            self.agent.learn_node(hook.node)
         if hook.event == "prolog":
             self._begin(hook, wall_ns)
         else:
@@ -44,7 +46,9 @@ class Sessions:
             for live in lives:
                 if live.session.sluid == hook.sluid:
                     return live
-        same = [live for live in lives if live.session.job_id == hook.job_id and not (hook.sluid and live.session.sluid)]
+        same = [
+            live for live in lives if live.session.job_id == hook.job_id and not (hook.sluid and live.session.sluid)
+        ]
         exact = [live for live in same if live.session.restart_count == hook.restart_count]
         return exact[-1] if exact else None if hook.event == "prolog" else same[-1] if same else None
 
@@ -65,15 +69,29 @@ class Sessions:
             self.agent.say(f"job {hook.job_id} began again without an Epilog of its earlier run")
             self.agent.close(older, "orphan")
         session = Session(
-            job_id=hook.job_id, restart_count=hook.restart_count, sluid=hook.sluid, session_start=start, start=wall_ns, end=wall_ns
+            job_id=hook.job_id,
+            restart_count=hook.restart_count,
+            sluid=hook.sluid,
+            session_start=start,
+            start=wall_ns,
+            end=wall_ns,
         )
         self._fill(session, hook)
         self.agent.engine.lives.append(Live(session))
 
     def _fill(self, session: Session, hook: Hook) -> None:
         """Who the job is and what it holds."""
-        session.job_id, session.restart_count, session.sluid = hook.job_id, hook.restart_count, hook.sluid or session.sluid
-        session.user, session.uid, session.account, session.partition = hook.user, hook.uid, hook.account, hook.partition
+        session.job_id, session.restart_count, session.sluid = (
+            hook.job_id,
+            hook.restart_count,
+            hook.sluid or session.sluid,
+        )
+        session.user, session.uid, session.account, session.partition = (
+            hook.user,
+            hook.uid,
+            hook.account,
+            hook.partition,
+        )
         cpus, memory = self.agent.engine.shape.cpus, self.agent.engine.shape.mem_bytes
         session.cpus = min(max(hook.cpus, 1), max(cpus, 1))
         session.mem_bytes = memory * session.cpus // max(cpus, 1)

@@ -74,7 +74,7 @@ class Snapshot(msgspec.Struct, kw_only=True):
 
 def take(agent: Agent) -> Snapshot:
     """The agent as it is after its last look."""
-    from slurm_energy import __version__
+    from slurm_energy.version import __version__
 
     engine = agent.engine
     rates: dict[int, list[float]] = {}

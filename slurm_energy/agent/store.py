@@ -95,7 +95,9 @@ class Store:
         if self.fill() >= 1.0:
             self.problem = f"the outbox {self.outbox} is full: segments are kept in memory; is senergy ship running?"
             return False
-        return self._write(self.outbox / outgoing.name, outgoing.content.encode(), 0o640, self.path.with_name("new-segments"))
+        return self._write(
+            self.outbox / outgoing.name, outgoing.content.encode(), 0o640, self.path.with_name("new-segments")
+        )
 
     def fill(self) -> float:
         """How full the outbox is, 0 to 1 and more."""

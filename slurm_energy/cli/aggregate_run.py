@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from datetime import date
 from collections.abc import Iterator, Sequence
+from datetime import date
 from pathlib import Path
 
 from slurm_energy.cli.options import site_zone

@@ -12,6 +12,7 @@ from slurm_energy.cli.ledger import ledger_app
 from slurm_energy.cli.paper import paper
 from slurm_energy.cli.project import project_app
 from slurm_energy.cli.report import report
+from slurm_energy.cli.top import top
 
 app = typer.Typer(
     name="senergy",
@@ -43,7 +44,20 @@ def _top(
 
 app.command()(report)
 app.command()(aggregate)
+app.command()(top)
 app.add_typer(project_app, name="project")
 app.add_typer(ledger_app, name="ledger")
+
+
+@app.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+def agent() -> None:
+    """Sample this node's power and split it between its jobs (a daemon; see `senergy agent --help`)."""
+
+
+@app.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+def ship() -> None:
+    """Move segments from the outbox to the inbox (see `senergy ship --help`)."""
+
+
 app.command(short_help="Recompute the tables of Strubell et al. 2019.")(paper)
 app.command()(demo)

@@ -71,8 +71,8 @@ def examine(discovery: Discovery, seconds: float) -> dict[str, Any]:
 
 
 def _state(source: Any) -> str:
-    if source.off:
-        return "switched off"
+    if source.skipped:
+        return str(source.skipped)
     if source.found.refused:
         return "found in part" if source.found.counters else "refused"
     return "found" if source.found.counters else "not here"
@@ -136,13 +136,12 @@ def sections(report: dict[str, Any], options: Options) -> list[Section]:
         (source["name"], source["state"], str(len(source["counters"])), source["covers"])
         for source in report["sources"]
     ]
-    notes = "\n".join(f"{source['name']}: {source['note']}" for source in report["sources"] if source["note"])
-    tables = [
-        Section(f"Sources on this node ({options.sysfs_root})", ("", "", "Counters", "Covers"), found, notes, 4, False)
-    ]
-    if report["refused"]:
-        rows = [(refusal["what"], refusal["why"], refusal["remedy"]) for refusal in report["refused"]]
-        tables.append(Section("There, and may not be read", ("What", "Why", "What to do"), rows, "", 3, False))
+    header: tuple[str, ...] = ("Source", "", "Counters", "Covers")
+    tables = [Section(f"Sources on this node ({options.sysfs_root})", header, found, "", 4, False)]
+    if notes := [(source["name"], source["note"]) for source in report["sources"] if source["note"]]:
+        tables.append(Section("What they say", ("Source", ""), notes, "", 2, False))
+    if refused := [(refusal["what"], refusal["why"], refusal["remedy"]) for refusal in report["refused"]]:
+        tables.append(Section("There, and may not be read", ("What", "Why", "What to do"), refused, "", 3, False))
     rows = [
         (
             counter["domain"], counter["name"], counter["model"],

@@ -41,7 +41,8 @@ def verify(
     if json_:
         from slurm_energy.report.formats import to_json
 
-        typer.echo(to_json([{**day._asdict(), "day": str(day.day), "difference_kwh": day.difference_kwh, "holds": day.holds} for day in days]))
+        more = [{"day": str(day.day), "difference_kwh": day.difference_kwh, "holds": day.holds} for day in days]
+        typer.echo(to_json([{**day._asdict(), **one} for day, one in zip(days, more, strict=True)]))
     else:
         from slurm_energy.report.sections import Section
         from slurm_energy.report.terminal import show
@@ -53,8 +54,21 @@ def verify(
             )
             for day in days
         ]  # fmt: skip
-        header = ("Cluster", "Day", "Nodes", "Segments\nkWh", "Ledger\nkWh", "of it idle\nkWh", "no record\nkWh", "Equal")
+        header = (
+            "Cluster",
+            "Day",
+            "Nodes",
+            "Segments\nkWh",
+            "Ledger\nkWh",
+            "of it idle\nkWh",
+            "no record\nkWh",
+            "Equal",
+        )
         show([Section("Energy of the segments and of the ledger", header, rows, left=2)])
-        typer.echo(f"{len(days)} days with measured energy, {len(wrong)} off" if days else "no measured energy in this ledger yet")
+        typer.echo(
+            f"{len(days)} days with measured energy, {len(wrong)} off"
+            if days
+            else "no measured energy in this ledger yet"
+        )
     if wrong:
         raise typer.Exit(1)

@@ -74,7 +74,8 @@ def ledger_rows(jobs: Table, ratings: Table, days: Table, energy: Table | None, 
 def _covered(table: Table) -> Table:
     """Adds `coverage`: the measured share of the row's node-seconds; a run of no length is covered if it was seen."""
     node_seconds = table.seconds * ibis.greatest(table.nodes, 1)
-    share = ibis.least(table.covered_s / ibis.greatest(node_seconds, 1).cast("float64"), 1.0)
+    covered = table.covered_s.fill_null(0.0)  # least() and greatest() pass over nulls
+    share = ibis.least(covered / ibis.greatest(node_seconds, 1).cast("float64"), 1.0)
     return table.mutate(
         coverage=ibis.coalesce(ibis.ifelse(node_seconds > 0, share, table.covered_s * 0.0 + 1.0), 0.0),
         seen=table.covered_s.notnull(),

@@ -42,7 +42,9 @@ def make_tables(
     """
     files: list[Path] = []
     for cluster in sorted({cluster for cluster, _ in affected}):
-        days = {_EPOCH + timedelta(days=day + shift) for name, day in affected if name == cluster for shift in (-1, 0, 1)}
+        days = {
+            _EPOCH + timedelta(days=day + shift) for name, day in affected if name == cluster for shift in (-1, 0, 1)
+        }
         files += segment_files(ledger, cluster, sorted(days))
     con.execute("CREATE TEMP TABLE wanted_days (cluster VARCHAR, day BIGINT)")
     con.executemany("INSERT INTO wanted_days VALUES (?, ?)", [list(item) for item in affected]) if files else None
@@ -84,7 +86,17 @@ def _source(files: Sequence[Path]) -> str:
         return "read_parquet([" + ", ".join(quoted(str(file)) for file in files) + "], hive_partitioning=false)"
     columns = {"cluster": "VARCHAR", "node": "VARCHAR", "sluid": "VARCHAR", '"user"': "VARCHAR", "account": "VARCHAR"}
     columns |= {'"partition"': "VARCHAR", "measured": "VARCHAR", "gap_s": "DOUBLE"}
-    numbers = ("job_id", "restart_count", "session_start", '"start"', '"end"', "package_uj", "dram_uj", "gpu_uj", "other_uj")
+    numbers = (
+        "job_id",
+        "restart_count",
+        "session_start",
+        '"start"',
+        '"end"',
+        "package_uj",
+        "dram_uj",
+        "gpu_uj",
+        "other_uj",
+    )
     columns |= dict.fromkeys(numbers, "BIGINT")
     return "(SELECT " + ", ".join(f"NULL::{kind} AS {name}" for name, kind in columns.items()) + " WHERE false)"
 

@@ -93,10 +93,14 @@ def take_in(ledger: Ledger, inbox: Path) -> Taken:
             try:
                 rows.append(_row(line))
             except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
-                bad.append(SetAside(str(file), number, f"not a segment: {error}", line.decode("utf-8", "backslashreplace")))
+                bad.append(
+                    SetAside(str(file), number, f"not a segment: {error}", line.decode("utf-8", "backslashreplace"))
+                )
     days = _unbooked(ledger) | _store(ledger, rows)
     if days:  # remembered until the days are written: a run that fails after this is made good by the next
-        replace(ledger.path / UNBOOKED, msgspec.json.encode(sorted((cluster, day.isoformat()) for cluster, day in days)))
+        replace(
+            ledger.path / UNBOOKED, msgspec.json.encode(sorted((cluster, day.isoformat()) for cluster, day in days))
+        )
     for file in files:
         file.unlink()
     return Taken(len(rows), days, tuple(bad))
@@ -163,7 +167,9 @@ def _store(ledger: Ledger, rows: Sequence[tuple[object, ...]]) -> set[tuple[str,
     for (cluster, day), new in by_day.items():
         path = segment_path(ledger, cluster, day)
         columns = list(zip(*new, strict=True))
-        table = pa.table([pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
+        table = pa.table(
+            [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
+        )
         if path.exists():
             table = pa.concat_tables([pq.ParquetFile(path).read(), table])
         con = duckdb.connect()

@@ -72,7 +72,9 @@ def to_markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int,
     return "\n".join(lines) + "\n"
 
 
-_MARKDOWN = str.maketrans({**{mark: f"\\{mark}" for mark in "\\`*_[]~"}, **{mark: f"&#{ord(mark)};" for mark in "<>&|"}})
+_MARKDOWN = str.maketrans(
+    {**{mark: f"\\{mark}" for mark in "\\`*_[]~"}, **{mark: f"&#{ord(mark)};" for mark in "<>&|"}}
+)
 
 
 def escape(text: str) -> str:

@@ -5,7 +5,6 @@ No import but DuckDB's is heavy here, for a person waits for the report.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING, NamedTuple
@@ -91,7 +90,7 @@ def open_rows(
 def _instead(ledger: Ledger, selection: Selection) -> str:
     """What there is where nothing was found, or why nothing can be seen."""
     try:
-        os.listdir(ledger.path / "days")
+        next((ledger.path / "days").iterdir(), None)
     except FileNotFoundError:
         return "run `senergy aggregate` first"
     except OSError as error:
@@ -112,7 +111,9 @@ def check_projects(con: duckdb.DuckDBPyConnection, projects: Sequence[str]) -> N
         here = {row[0] for row in con.execute("SELECT DISTINCT project FROM rows").fetchall()}
         for project in projects:
             if project not in here:
-                raise ReportError(f"no jobs of project {project!r} here; `senergy report --by project` lists the projects")
+                raise ReportError(
+                    f"no jobs of project {project!r} here; `senergy report --by project` lists the projects"
+                )
 
 
 # What follows from other columns is worked out again, as the aggregator did: quicker than to read it.

@@ -129,7 +129,11 @@ def process_environment(folder: str, proc_root: str = "/proc") -> dict[str, str]
                     text = file.read(1 << 20)
             except (OSError, ValueError):
                 continue
-            found = dict(item.split(b"=", 1) for item in text.split(b"\0") if item.startswith(b"SLURM_") and b"=" in item)
+            found = dict(
+                item.split(b"=", 1) for item in text.split(b"\0") if item.startswith(b"SLURM_") and b"=" in item
+            )
             if b"SLURM_JOB_ID" in found:
-                return {key.decode("ascii", "replace"): value.decode("utf-8", "replace") for key, value in found.items()}
+                return {
+                    key.decode("ascii", "replace"): value.decode("utf-8", "replace") for key, value in found.items()
+                }
     return {}

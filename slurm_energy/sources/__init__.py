@@ -31,12 +31,12 @@ class Spare(NamedTuple):
 
 
 class Source(NamedTuple):
-    """One source as it was found: for people."""
+    """One source as it was found, or why it was not looked for: for people."""
 
     name: str
     covers: str
     found: Found
-    off: bool = False
+    skipped: str = ""
 
 
 class Discovery(NamedTuple):
@@ -68,8 +68,11 @@ def find_all(options: Options, *, nvml: Any = None, keep_spare: bool = False) ->
     sources: list[Source] = []
     for name in SOURCES:
         module = import_module(f"{__name__}.{name}")
-        if name in options.off or (name == "model" and not _model_wanted(sources, options)):
-            sources.append(Source(name, module.COVERS, Found([], []), off=name in options.off))
+        if name in options.off:
+            sources.append(Source(name, module.COVERS, Found([], []), "switched off"))
+            continue
+        if name == "model" and not _model_wanted(sources, options):
+            sources.append(Source(name, module.COVERS, Found([], []), "not used"))
             continue
         try:
             found = module.find(options, nvml) if name == "nvml" else module.find(options)
@@ -90,22 +93,22 @@ def choose(found: Mapping[str, Found]) -> tuple[list[Counter], list[Spare]]:
     """Which counters count, by RANKS, and the others with the reason. found: by the source's name."""
     counting: list[Counter] = []
     spare: list[Spare] = []
-    winners: dict[str, tuple[str, ...]] = {}
+    winners: dict[str, list[str]] = {}
     for domain, ranks in RANKS.items():
-        if domain == DRAM and winners.get(PACKAGE) == ("hwmon",):
+        if domain == DRAM and winners.get(PACKAGE) == ["hwmon"]:
             ranks = (("hwmon",),)  # a Grace socket's power has its memory in it
         for names in ranks:
-            if domain not in winners and any(_of(found, name, domain) for name in names):
-                winners[domain] = names
-        winner = winners.get(domain, ())
+            if domain not in winners and (having := [name for name in names if _of(found, name, domain)]):
+                winners[domain] = having
+        winner = winners.get(domain, [])
         for name in found:
             for counter in _of(found, name, domain):
                 if name in winner:
                     counting.append(counter)
                 elif winner:
-                    spare.append(Spare(counter, f"{' and '.join(winner)} counts for {domain}"))
+                    spare.append(Spare(counter, f"{domain} is by {' and '.join(winner)}"))
                 else:
-                    spare.append(Spare(counter, f"the package's counter has the {domain} in it"))
+                    spare.append(Spare(counter, f"the package has the {domain} in it"))
     return counting, spare
 
 

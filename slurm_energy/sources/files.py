@@ -43,9 +43,8 @@ class FileCounter(Counter):
             return
         self._again_ns = now_ns + AGAIN_NS
         with contextlib.suppress(OSError):
-            fresh = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            self.close()
-            self._fd = fresh
+            old, self._fd = self._fd, os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            os.close(old)
 
     def close(self) -> None:
         """Closes the file."""

@@ -8,7 +8,6 @@ register: it counts only where `intel-rapl` has nothing of that name.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from slurm_energy.sources.base import DRAM, NODE, PACKAGE, Counter, Found, Refusal
@@ -20,6 +19,7 @@ COVERS = "CPU packages, their memory and the platform, from the processor's own 
 REMEDY = "run the agent as root (or with CAP_DAC_READ_SEARCH): since Linux 5.10 energy_uj is for root only"
 FLOOR_W = {PACKAGE: 1000.0, DRAM: 500.0, NODE: 10_000.0}
 
+_TYPES = ("intel-rapl", "intel-rapl-mmio")
 _ZONE = re.compile(r"intel-rapl(-mmio)?(:\d+)+")
 
 
@@ -30,7 +30,7 @@ def find(options: Options) -> Found:
     counters: list[Counter] = []
     refused: list[Refusal] = []
     taken: set[str] = set()
-    # intel-rapl sorts before intel-rapl-mmio here: the second view yields.
+    # intel-rapl comes before intel-rapl-mmio: the second view yields.
     for zone in sorted(zones, key=lambda zone: ("-mmio" in zone, _numbers(zone))):
         known = _covers(names[zone], names.get(zone.rpartition(":")[0], ""))
         if known is None or known[1] in taken:
@@ -54,16 +54,13 @@ def find(options: Options) -> Found:
 def _zones(folder: Path) -> dict[str, Path]:
     """Every zone by its name, which is unique: sysfs shows a zone beside its parent and inside it."""
     found: dict[str, Path] = {}
-
-    def look(entries: Iterator[Path], depth: int) -> None:
-        for entry in entries:
-            zone = _ZONE.fullmatch(entry.name)
-            if zone and entry.name not in found and (entry / "name").is_file():
-                found[entry.name] = entry
-            if depth and (zone or entry.name in ("intel-rapl", "intel-rapl-mmio")):
-                look(iter(listing(entry)), depth - 1)
-
-    look(iter(listing(folder)), 3)
+    level = listing(folder)
+    for _ in range(4):  # the flat names first: they are the shorter paths
+        inside = [entry for entry in level if _ZONE.fullmatch(entry.name) or entry.name in _TYPES]
+        for entry in inside:
+            if (entry / "energy_uj").exists():
+                found.setdefault(entry.name, entry)
+        level = [below for entry in inside for below in listing(entry)]
     return found
 
 

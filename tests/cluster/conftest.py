@@ -64,6 +64,8 @@ class Cluster:
         """Where a path of the cluster's file system lies on this machine."""
         return self.root / inside.relative_to("/")
 
+    wait_until = staticmethod(wait_until)
+
     def bytes_of(self, *args: str | bytes, user: str | None = None, **environment: str) -> bytes:
         """What a program prints in the cluster."""
         variables = {"SLURM_CONF": str(self.conf), "LC_ALL": "C.UTF-8", "TZ": "UTC", **environment}

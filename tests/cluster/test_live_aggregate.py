@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import duckdb
 import pandas as pd
 import pytest
-from conftest import Cluster, wait_until
+
+if TYPE_CHECKING:
+    from conftest import Cluster
 
 pytestmark = pytest.mark.cluster
 
@@ -147,7 +150,7 @@ def accounted(request: pytest.FixtureRequest) -> Accounted:
     cluster: Cluster = request.getfixturevalue(f"cluster{request.param}")
     ids = dict(request.getfixturevalue(f"jobs{request.param}"))
     ids["long"] = cluster.submit("sealice", "-J", "long", "--gres=gpu:m40:1", wrap=cluster.gate("long"))
-    wait_until("the long job to have run a while", lambda: cluster.lasted(ids["long"], 2))
+    cluster.wait_until("the long job to have run a while", lambda: cluster.lasted(ids["long"], 2))
     config, ledger = cluster.files / "rules.toml", cluster.files / "live"
     cluster.outside(config).write_text(CONFIG)
     nightly = ("aggregate", "--profile", "strubell2019", "--config", config, "--ledger", ledger, "--json")
@@ -312,8 +315,6 @@ def test_a_saved_file_of_the_same_jobs_gives_the_same_rows(accounted: Accounted,
     text = cluster.bytes_of("sacct", "-X", "-D", "-a", "-P", "-S", "now-1days", "-o", SAVED)
     saved, ledger = cluster.files / f"saved-{packed}.txt", cluster.files / f"from-file-{packed}"
     if packed:
-        import gzip
-
         text = gzip.compress(text)
     cluster.outside(saved).write_bytes(text)
     options = ("--profile", "strubell2019", "--config", accounted.config, "--ledger", ledger)
@@ -326,11 +327,11 @@ def test_a_saved_file_of_the_same_jobs_gives_the_same_rows(accounted: Accounted,
 @pytest.mark.parametrize(
     ("label", "project", "rule"),
     [
-        ("comment", "aurora", r"rule 1 .*: matches"),
-        ("night", "night", r"rule 2 .*: matches"),
-        ("typed", "lisa", r"default .*: matches"),
-        ("vision", "vision", r"default .*: matches"),
-        ("newline", "lisa", r"default .*: matches"),
+        ("comment", "aurora", "rule 1"),
+        ("night", "night", "rule 2"),
+        ("typed", "lisa", "default"),
+        ("vision", "vision", "default"),
+        ("newline", "lisa", "default"),
     ],
 )
 def test_explain_says_which_rule_gave_a_job_to_its_project(
@@ -338,7 +339,7 @@ def test_explain_says_which_rule_gave_a_job_to_its_project(
 ) -> None:
     said = accounted.cluster.senergy("project", "explain", accounted.ids[label], "--config", accounted.config).stdout
     assert re.search(rf"\bproject {project}$", said, re.MULTILINE), said
-    assert re.search(rule, said), said
+    assert re.search(rf"{rule} .*: matches", said), said
 
 
 def test_explain_knows_an_array_task_by_the_id_that_sacct_shows(accounted: Accounted) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import pandas as pd
 import pytest
-from conftest import Cluster
+
+if TYPE_CHECKING:
+    from conftest import Cluster
 
 pytestmark = pytest.mark.cluster
 

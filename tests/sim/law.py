@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Union
 
 
 class Law:
@@ -65,7 +64,7 @@ class Sine(Law):
         return int(1e6 * (self._mean * t_s + self._swing / turn * (1 - math.cos(turn * t_s))))
 
 
-Laws = Union[Law, Mapping[str, Law], Callable[[str], Law], None]
+Laws = Law | Mapping[str, Law] | Callable[[str], Law] | None
 
 
 def law_of(laws: Laws, name: str) -> Law:

@@ -1,8 +1,8 @@
 """A simulated /sys of a node, in the kernel's real layout, whose energy counters move by a law.
 
 >>> node = SimNode(root, packages=2, law={"rapl:package-0": Steps([(0, 80), (60, 200)])})
->>> node.advance_to(90.0)                       # writes every counter as it is 90 s after the start
->>> node.energy_uj("rapl:package-0", 90.0)      # what it has truly used: 80 * 60 + 200 * 30 J
+>>> node.advance_to(90.0)  # writes every counter as it is 90 s after the start
+>>> node.energy_uj("rapl:package-0", 90.0)  # what it has truly used: 80 * 60 + 200 * 30 J
 
 Names are those of the counters that slurm_energy finds. Files are written in place, so that whoever holds one open
 sees it move, and with a fixed length, so that no reader sees half an old number.
@@ -79,7 +79,7 @@ class SimNode:
         self._laws, self.start_uj, self.range_uj = law, start_uj, range_uj
         self._files: dict[str, list[_Moving]] = {}
         self.laws: dict[str, Law] = {}
-        self._hwmons = 0
+        self._hwmons, self.now_s = 0, 0.0
         (self.root / "class" / "powercap").mkdir(parents=True, exist_ok=True)
         (self.root / "class" / "hwmon").mkdir(parents=True, exist_ok=True)
         names = [f"package-{p}" + (f"-die-{d}" if dies > 1 else "") for p in range(packages) for d in range(dies)]
@@ -94,8 +94,6 @@ class SimNode:
             self._cray(nvidia + amd)
         if meter:
             self.hwmon("power_meter", "ACPI000D:00", {"power1_average": "hwmon:power_meter:power1"})
-        self.now_s = 0.0
-        self.advance_to(0.0)
 
     @property
     def names(self) -> list[str]:
@@ -139,7 +137,9 @@ class SimNode:
     def moving(self, name: str, file: Path, form: str = "uj", range_uj: int = 0) -> None:
         """A file that follows the law of the counter `name`. form: uj, mj, uw, mw or cray."""
         law = self.laws.setdefault(name, law_of(self._laws, name))
-        self._files.setdefault(name, []).append(_Moving(file, law, self.start_uj, range_uj, form))
+        moving = _Moving(file, law, self.start_uj, range_uj, form)
+        self._files.setdefault(name, []).append(moving)
+        moving.write(self.now_s)
 
     def hwmon(self, driver: str, board: str, readings: dict[str, str], still: dict[str, str] | None = None) -> Path:
         """A hwmon device; readings: file name to the counter's name, still: files that do not move."""
@@ -197,9 +197,7 @@ class SimNode:
 
     def _amd(self, number: int) -> None:
         address = f"0000:{0xC1 + number:02x}:00.0"
-        device = self.hwmon(
-            "amdgpu", address, {"power1_average": f"amdgpu:{address}"}, {"power1_cap_max": "560000000"}
-        )
+        device = self.hwmon("amdgpu", address, {"power1_average": f"amdgpu:{address}"}, {"power1_cap_max": "560000000"})
         (device / "product_name").write_text("AMD Instinct MI210\n")
         (device / "drm" / f"card{number + 1}").mkdir(parents=True)
         (device / "drm" / f"renderD{128 + number}").mkdir()

@@ -28,6 +28,15 @@ def parse(**values: str | bytes) -> Hook:
     return parse_hook(data(**values), 5, "n1")
 
 
+def refused(**values: str | bytes) -> str:
+    """Why a file is refused; '' where it is not."""
+    try:
+        parse(**values)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def test_what_slurm_does_not_say_is_empty_none_or_zero() -> None:
     assert parse() == Hook("prolog", 7, 0, 1001, "", "", "", "", "n1", None, None, 0, (), False, 5)
 
@@ -153,10 +162,8 @@ def test_without_hostlist_the_first_nodes_cpus_count(monkeypatch: pytest.MonkeyP
 )  # fmt: skip
 def test_no_node_list_costs_much_time_or_memory(nodes: str) -> None:
     begin = time.process_time()
-    try:
-        parse(SLURM_JOB_CPUS_PER_NODE="2,4(x1000)", SLURM_JOB_NODELIST=nodes, SLURMD_NODENAME="n77")
-    except ValueError as error:
-        assert "SLURM_JOB_NODELIST" in str(error)
+    reason = refused(SLURM_JOB_CPUS_PER_NODE="2,4(x1000)", SLURM_JOB_NODELIST=nodes)
+    assert not reason or "SLURM_JOB_NODELIST" in reason
     assert time.process_time() - begin < 2
 
 
@@ -177,8 +184,9 @@ def bounded(raw: bytes) -> None:
     try:
         hook = parse_hook(raw, 1, "n1")
     except ValueError as error:
-        assert str(error)
-        assert len(str(error)) < 400
+        hook, reason = None, str(error)
+    if hook is None:
+        assert 0 < len(reason) < 400
         return
     assert hook.event in ("prolog", "epilog")
     assert 0 < hook.job_id < 2**32
@@ -225,4 +233,6 @@ def test_a_hook_with_flipped_bytes_gives_a_hook_or_a_reason(draw: st.DataObject)
 def test_a_compute_node_loads_nothing_heavy_for_it() -> None:
     code = "import sys, slurm_energy.slurm.hookfile; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"hostlist", "pandas", "duckdb", "ibis", "pyarrow", "typer", "rich", "msgspec"} & set(done.stdout.split())
+    assert not {"hostlist", "pandas", "duckdb", "ibis", "pyarrow", "typer", "rich", "msgspec"} & set(
+        done.stdout.split()
+    )

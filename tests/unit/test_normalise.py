@@ -56,20 +56,21 @@ def test_the_parts_of_a_heterogeneous_job_are_two_allocations() -> None:
     assert [(r["job_id"], r["cpus"]) for r in parse(without_raw_id(*rows)).records] == [(12, 1), (13, 2)]
 
 
-@pytest.mark.parametrize("tasks", ["12_[0-9%2]", "12_[1,3-5]", "12_[0-100:10]", "12_[1,3,5,...]"])
-def test_array_tasks_that_wait_are_counted_as_waiting(tasks: str) -> None:
-    parsed = parse([row(JobID=tasks, JobIDRaw=12, State="PENDING", Start="Unknown", ElapsedRaw=0, AllocTRES="")])
-    assert (parsed.counts, parsed.records) == ((0, 1, 0, 0), [])
+def test_array_tasks_that_wait_are_counted_as_waiting() -> None:
+    tasks = ("12_[0-9%2]", "12_[1,3-5]", "12_[0-100:10]", "12_[1,3,5,...]")
+    rows = [row(JobID=one, JobIDRaw=12, State="PENDING", Start="Unknown", ElapsedRaw=0, AllocTRES="") for one in tasks]
+    assert parse(rows).counts == (0, 4, 0, 0)
 
 
-@pytest.mark.parametrize("job_id", ["abc", "", "12+", "12_", "1_x", "99999999999999999999", "12 13", "1_000x"])
-def test_what_is_no_job_id_is_set_aside_and_shown(job_id: str) -> None:
-    assert parse(without_raw_id(row(JobID=job_id))).reasons == [f"JobID '{job_id}' is not a job id"]
+def test_what_is_no_job_id_is_set_aside_and_shown() -> None:
+    ids = ("abc", "", "12+", "12_", "1_x", "99999999999999999999", "12 13", "1_000x", "12_3+1")
+    parsed = parse(without_raw_id(*(row(JobID=one) for one in ids)))
+    assert parsed.reasons == [f"JobID '{one}' is not a job id" for one in ids]
 
 
-@pytest.mark.parametrize("step", ["7.batch", "7.extern", "7.0", "12+0.0", "12_3.batch", "7.interactive"])
-def test_a_step_is_no_allocation_whatever_else_it_says(step: str) -> None:
-    parsed = parse([row(), row(JobID=step, JobIDRaw=step, State="", Account="", Start="rubbish")])
+def test_a_step_is_no_allocation_whatever_else_it_says() -> None:
+    steps = ("7.batch", "7.extern", "7.0", "12+0.0", "12_3.batch", "7.interactive")
+    parsed = parse([row(), *(row(JobID=one, JobIDRaw=one, State="", Account="", Start="rubbish") for one in steps)])
     assert parsed.only["job_id"] == 7
     assert parsed.counts == (1, 0, 0, 0)
 
@@ -95,14 +96,16 @@ def test_a_state_is_its_first_word() -> None:
     assert [one["state"] for one in parse_each(row(State=text) for text in states_of)] == list(states_of.values())
 
 
-@pytest.mark.parametrize("text", ["MELTED", "", "by 1001", "COMPLETEDX"])
-def test_an_unknown_state_is_set_aside_with_its_line_and_its_text(text: str) -> None:
-    parsed = parse([row(JobID=1), row(State=text)])
-    (aside,) = parsed.set_aside
-    assert (aside.line, aside.reason) == (3, f"State '{text}' is unknown")
-    assert aside.source.endswith("jobs.txt")
-    assert aside.text == "|".join(row(State=text)[name] for name in COLUMNS)
-    assert parsed.counts == (1, 0, 0, 1)
+def test_an_unknown_state_is_set_aside_with_its_line_and_its_text() -> None:
+    texts = ("MELTED", "", "by 1001", "COMPLETEDX")
+    rows = [row(JobID=number, State=text) for number, text in enumerate(texts)]
+    parsed = parse([row(JobID=9), *rows])
+    assert [(aside.line, aside.reason) for aside in parsed.set_aside] == [
+        (number, f"State '{text}' is unknown") for number, text in enumerate(texts, 3)
+    ]
+    assert [aside.text for aside in parsed.set_aside] == sacct_text(rows, header=False).splitlines()
+    assert parsed.set_aside[0].source.endswith("jobs.txt")
+    assert parsed.counts == (1, 0, 0, 4)
 
 
 def test_every_state_of_slurm_is_known() -> None:

@@ -131,7 +131,7 @@ RULES = st.builds(
 JOBS = st.fixed_dictionaries(dict.fromkeys(FIELDS, TEXTS) | {"array_job_id": st.none()})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(RULES, max_size=3), st.lists(JOBS, min_size=1, max_size=12))
 @example([ProjectRule(project="{comment}")], [job(comment="project=a\u00a0b"), job(comment="\u2003project=a")])
 @example([ProjectRule(project="x", job_name="a*b*c")], [job(job_name="aXbYc"), job(job_name="a\nb\nc")])

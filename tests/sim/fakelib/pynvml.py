@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[2]))
 
-from sim.nvml import FakeNvml  # noqa: E402
+from sim.nvml import FakeNvml
 
 _fake = FakeNvml(os.environ["SENERGY_SIM_NVML"])
 globals().update({name: getattr(_fake, name) for name in dir(_fake) if name.startswith(("nvml", "NVML"))})

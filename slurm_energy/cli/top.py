@@ -1,0 +1,133 @@
+"""`senergy top`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from slurm_energy.agent.snapshot import JobView, Snapshot
+
+DEFAULT = Path("/run/slurm-energy/agent.sock")
+DOMAINS = ("package", "dram", "gpu", "other")
+
+
+def top(
+    sockets: Annotated[
+        Optional[list[Path]], typer.Option("--socket", help="An agent's socket (repeatable).", show_default=False)
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print once and end.")] = False,
+    every: Annotated[float, typer.Option("--every", min=0.2, help="Seconds between two looks.")] = 2.0,
+    json_: Annotated[bool, typer.Option("--json", help="Print once, as JSON, raw numbers.")] = False,
+) -> None:
+    """Show what this node and its jobs draw now, from the agent's socket.
+
+    Ends with 1 where an agent does not answer.
+
+    \b
+    Examples:
+      senergy top
+      senergy top --once --json
+    """
+    from slurm_energy.agent.client import AgentError, read_snapshot
+
+    paths = sockets or [DEFAULT]
+    if once or json_:
+        found, errors = [], []
+        for path in paths:
+            try:
+                found.append(read_snapshot(path))
+            except AgentError as error:
+                errors.append(str(error))
+        if json_:
+            import msgspec
+
+            typer.echo(msgspec.json.format(msgspec.json.encode([_plain(one) for one in found]), indent=2).decode())
+        else:
+            import sys
+
+            from rich.console import Console
+
+            Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(_table(found))
+        for text in errors:
+            typer.echo(f"senergy: {text}", err=True)
+        if errors:
+            raise typer.Exit(1)
+        return
+    _live(paths, every)
+
+
+def _live(paths: list[Path], every: float) -> None:
+    import contextlib
+    import time
+
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    from slurm_energy.agent.client import AgentError, read_snapshot
+
+    with contextlib.suppress(KeyboardInterrupt), Live(screen=True, auto_refresh=False) as live:
+        while True:
+            found, errors = [], []
+            for path in paths:
+                try:
+                    found.append(read_snapshot(path))
+                except AgentError as error:
+                    errors.append(Text(str(error), style="red"))
+            live.update(Group(_table(found), *errors), refresh=True)
+            time.sleep(every)
+
+
+def _plain(snapshot: Snapshot) -> dict[str, Any]:
+    """The snapshot for machines; watts of the node beside those of its parts."""
+    import msgspec
+
+    found: dict[str, Any] = msgspec.to_builtins(snapshot)
+    found["node_watts"] = sum(sum(job.watts.values()) for job in (*snapshot.jobs, snapshot.idle))
+    return found
+
+
+def _table(snapshots: list[Snapshot]) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from slurm_energy.report.formats import printable
+    from slurm_energy.units import format_duration
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("Node", "Job", "User", "Account"):
+        table.add_column(name, min_width=len(name), overflow="fold")
+    for name in ("Running", "CPU W", "DRAM W", "GPU W", "Other W", "Sum W", "kWh"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for snapshot in snapshots:
+        jobs = sorted(snapshot.jobs, key=lambda job: -sum(job.watts.values()))
+        total = [sum(job.watts[domain] for job in (*jobs, snapshot.idle)) for domain in DOMAINS]
+        sign = ", ".join(snapshot.problems)
+        table.add_row(
+            Text(printable(snapshot.node), style="bold"), f"{len(jobs)} jobs", "", Text(printable(sign)[:40], style="red"), "",
+            *(f"{watts:,.1f}" for watts in total), f"{sum(total):,.1f}", "",
+        )  # fmt: skip
+        for job in jobs:
+            age = snapshot.wall_ns / 1e9 - job.session_start
+            table.add_row("", *_who(job), format_duration(max(age, 0)), *_figures(job))
+        table.add_row("", "idle", "", "", "", *_figures(snapshot.idle), end_section=True)
+    return table
+
+
+def _who(job: JobView) -> tuple[Any, Any, Any]:
+    from rich.text import Text
+
+    from slurm_energy.report.formats import printable
+
+    name = str(job.job_id) if job.job_id > 0 else job.sluid or "?"
+    mark = "*" if job.origin == "discovered" else ""
+    return Text(f"{printable(name)}{mark}"), Text(printable(job.user)), Text(printable(job.account))
+
+
+def _figures(job: JobView) -> list[str]:
+    watts = [job.watts[domain] for domain in DOMAINS]
+    return [*(f"{value:,.1f}" for value in watts), f"{sum(watts):,.1f}", f"{sum(job.joules.values()) / 3.6e6:,.3f}"]
