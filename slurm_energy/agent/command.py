@@ -121,7 +121,8 @@ def _shipper(agent: Agent):  # type: ignore[no-untyped-def]  # noqa: ANN202
     stop = threading.Event()
     options = agent.options
     thread = threading.Thread(
-        target=ship_forever, args=(Path(options.outbox), Path(options.ship_to), options.flush_s, stop), daemon=True
+        target=ship_forever, args=(Path(options.outbox), Path(options.ship_to), options.flush_s, stop),
+        kwargs={"cluster": options.cluster, "node": options.node}, daemon=True,
     )  # fmt: skip
     thread.start()
     return stop.set

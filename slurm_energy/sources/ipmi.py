@@ -29,6 +29,14 @@ _POWER = re.compile(r"^\s*(?:Current Power|Instantaneous power reading)\s*:\s*(\
 _STATE = re.compile(r"^\s*(?:Power Measurement|Power reading state is)\s*:\s*(.+?)\s*$", re.I | re.M)
 
 
+class Hung(Unreadable):
+    """A command that did not end although it was killed: it waits in the kernel, for its driver."""
+
+    def __init__(self, message: str, process: subprocess.Popen[bytes]) -> None:
+        super().__init__(message)
+        self.process = process
+
+
 def find(options: Options) -> Found:
     """The node's meter, where the BMC answers with a power. Asks it once, which may take `ipmi_timeout_s`."""
     if options.ipmi == "never":
@@ -94,13 +102,15 @@ def ask(command: Sequence[str], timeout_s: float) -> str:
     except subprocess.TimeoutExpired as error:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        # One that waits in the kernel dies only when its driver answers: it is not waited for.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(1)
         for pipe in (process.stdout, process.stderr):
             if pipe:
                 pipe.close()
-        raise Unreadable(f"{command[0]}: no answer in {timeout_s:g} s, killed") from error
+        said = f"{command[0]}: no answer in {timeout_s:g} s, killed"
+        try:
+            process.wait(1)
+        except subprocess.TimeoutExpired:
+            raise Hung(f"{said}, and it does not end", process) from error
+        raise Unreadable(said) from error
     if process.returncode:
         lines = (err or out).decode("utf-8", "replace").strip().splitlines()
         raise Unreadable(f"{command[0]}: exit code {process.returncode}: {lines[-1][:120] if lines else 'no message'}")
@@ -110,10 +120,12 @@ def ask(command: Sequence[str], timeout_s: float) -> str:
 class IpmiCounter(Counter):
     """The node's latest power, integrated by the agent's ticks; no reading once it is three periods old."""
 
-    __slots__ = ("_ask", "_clock", "_energy", "_latest", "_max_age_ns", "_period_s", "_stop", "_thread", "_why")
+    __slots__ = (
+        "_ask", "_clock", "_energy", "_hung", "_latest", "_max_age_ns", "_period_s", "_stop", "_thread", "_why",
+    )  # fmt: skip
 
     def __init__(
-        self, command: Sequence[str], period_s: float, timeout_s: float, watts: int | None = None,
+        self, command: Sequence[str], period_s: float, timeout_s: float, watts: int,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:  # fmt: skip
         super().__init__(NODE, f"{NAME}:dcmi", max_w=20_000.0, integrated=True)
@@ -121,31 +133,32 @@ class IpmiCounter(Counter):
         self._max_age_ns = int(3 * period_s * 1e9)
         self._ask: Callable[[], int] = lambda: parse_watts(ask(command, timeout_s))
         self._energy = Trapezoid(max(30.0, 3 * period_s))
-        self._latest: tuple[int, int] | None = None if watts is None else (watts * 1_000_000, clock())
-        self._why = "the BMC has not answered yet"
+        self._latest = (watts * 1_000_000, clock())
+        self._why = "the BMC has not answered"
+        self._hung: subprocess.Popen[bytes] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="ipmi", daemon=True)
         self._thread.start()
 
     def _watch(self) -> None:
         """Asks the BMC again and again; the answer replaces the last one whole."""
-        while True:
-            if self._latest is not None and self._stop.wait(self._period_s):
-                return
+        while not self._stop.wait(self._period_s):
+            if self._hung is not None and self._hung.poll() is None:
+                continue  # no second one beside a command that cannot be ended
+            self._hung = None
             try:
                 self._latest = (self._ask() * 1_000_000, self._clock())
             except Unreadable as error:
                 self._why = str(error)
-                if self._stop.wait(self._period_s if self._latest is None else 0):
-                    return
+                self._hung = error.process if isinstance(error, Hung) else None
 
     def read(self, now_ns: int) -> int:
         """The energy so far, uJ; returns at once. Raises Unreadable."""
-        latest = self._latest
-        if latest is None or now_ns - latest[1] > self._max_age_ns:
+        power_uw, asked_ns = self._latest
+        if now_ns - asked_ns > self._max_age_ns:
             self._energy.lost()
             raise Unreadable(f"{self.name}: {self._why}")
-        return self._energy.add(latest[0], now_ns)
+        return self._energy.add(power_uw, now_ns)
 
     def close(self) -> None:
         """Tells the thread to end; it is not waited for, for its command may hang."""

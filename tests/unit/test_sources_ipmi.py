@@ -1,4 +1,5 @@
 import time
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,13 @@ def wait_for(condition, limit_s=10.0):
         time.sleep(0.01)
 
 
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 @pytest.mark.parametrize(
     ("said", "watts"), [(FREEIPMI, 332), (IPMITOOL, 214), (IPMITOOL_RUN_TOGETHER, 195), (FREEIPMI.lower(), 332)]
 )
@@ -103,12 +111,29 @@ def test_the_thread_asks_again_and_its_answer_is_taken(bmc):
 
 def test_a_hung_command_is_killed_with_its_children_and_reading_never_waits(bmc):
     counter = ipmi.find(options(bmc, ipmi_timeout_s=1.0)).counters[0]
-    (bmc / "first").write_text("sleep 300\n")
+    (bmc / "first").write_text(f"sleep 300 & echo $! >{bmc}/child; wait\n")
     wait_for(lambda: "no answer in 1 s" in counter._why)
+    child = int((bmc / "child").read_text())
+    wait_for(lambda: not alive(child))
     begin = time.perf_counter()
     counter.read(time.monotonic_ns())
     assert time.perf_counter() - begin < 0.05
     assert "killed" in counter._why
+    counter.close()
+
+
+def test_no_second_command_is_begun_beside_one_that_cannot_be_killed(bmc, monkeypatch):
+    counter = ipmi.find(options(bmc, ipmi_timeout_s=1.0)).counters[0]
+    (bmc / "first").write_text("exec sleep 300\n")
+    monkeypatch.setattr(ipmi.os, "killpg", lambda *args: None)
+    wait_for(lambda: "does not end" in counter._why)
+    monkeypatch.undo()
+    asked = (bmc / "asked").read_text()
+    time.sleep(1.5)
+    assert (bmc / "asked").read_text() == asked
+    (bmc / "first").unlink()
+    counter._hung.kill()
+    wait_for(lambda: (bmc / "asked").read_text() != asked)
     counter.close()
 
 

@@ -47,6 +47,6 @@ def test_the_counters_follow_the_clock_while_they_run(tmp_path):
     node = SimNode(tmp_path, packages=1, law=Constant(100))
     file = tmp_path / "class/powercap/intel-rapl:0/energy_uj"
     with node.running(0.005) as begin:
-        time.sleep(0.2)
+        time.sleep(0.5)
         count, now = int(file.read_text()), time.monotonic() - begin
-    assert now - 0.1 <= count / 1e8 <= now
+    assert now - 0.4 <= count / 1e8 <= now
