@@ -24,6 +24,8 @@ from slurm_energy.slurm.cgroup import Tree
 from slurm_energy.sources.base import Counter, Refusal
 
 log = logging.getLogger("senergy.agent")
+UNNAMED = ("", "cluster")
+"""Names of a cluster that no site chose."""
 FLUSH_AT = 2000
 """Segments that wait for no flush time any more."""
 
@@ -57,6 +59,8 @@ class Agent:
         self.outbox_fill = 0.0
         self.problems: deque[str] = deque(maxlen=8)
         self.bad_hook_files = 0
+        self.handled: list[tuple[str, int]] = []
+        """Hook files (name, mtime) that have had their effect and are still there."""
         self.ticks = 0
         self.started_ns = 0
         self._next_checkpoint = self._next_flush = self._next_scan = 0
@@ -75,6 +79,11 @@ class Agent:
             self.sequence, self.pending = saved.sequence, saved.pending
             self.outgoing.extend(saved.outgoing)
             self.done.extend((a, b, c, d) for a, b, c, d in saved.done)
+            self.handled = saved.handled
+            if saved.cluster and self.options.cluster in UNNAMED:
+                self.learn_cluster(saved.cluster)
+            if saved.node and not self.options.node_given:
+                self.learn_node(saved.node)
             engine.learned_uw = saved.floor_uw
             if saved.boot_id == self.boot_id and saved.monotonic_ns <= now:
                 self._go_on(saved)
@@ -94,13 +103,16 @@ class Agent:
         engine = self.engine
         engine.last_ns, engine.last_wall_ns, self.hour = saved.monotonic_ns, saved.wall_ns, saved.hour
         engine.idle, engine.carry_uj = saved.idle, saved.carry_uj
-        engine.lives = [Live(session) for session in saved.sessions]
+        engine.lives = [Live(session, saved.monotonic_ns) for session in saved.sessions]
+        self.sessions.closed.update(saved.closed)
         for meter in engine.meters:
             state = saved.meters.get(meter.counter.name)
             if state is None:
                 continue
             meter.total_uj, meter.peak_uw = state.total_uj, state.peak_uw
-            if not meter.counter.integrated:
+            if meter.counter.integrated:
+                engine.blind = True
+            else:
                 meter.last, meter.last_ns = state.last, state.last_ns
         log.info(
             "going on after %.1f s with %d jobs",
@@ -123,6 +135,7 @@ class Agent:
         engine = self.engine
         edges = [Edge(moment, self._end_hour) for moment in hours_between(engine.last_wall_ns, wall)]
         events = hooks.collect(Path(self.options.hooks), self)
+        self.handled += [event.mark for event in events]
         edges += [Edge(event.hook.mtime_ns, self._act_on(event)) for event in events]
         engine.advance(now, wall, edges)
         self.ticks += 1
@@ -132,10 +145,15 @@ class Agent:
             changed |= self.sessions.scan(now, wall)
             engine.learn_to(self._configured_floors())
         if changed or now >= self._next_checkpoint or len(self.pending) >= FLUSH_AT:
-            self.checkpoint()
-            hooks.remove(events)
+            if self.checkpoint():
+                self._remove_handled()
         if (self.pending and (now >= self._next_flush or len(self.pending) >= FLUSH_AT)) or self.outgoing:
             self.flush(now)
+
+    def _remove_handled(self) -> None:
+        """Hook files whose effect is in the checkpoint go; what cannot be removed is remembered."""
+        if self.handled:
+            self.handled = hooks.remove(Path(self.options.hooks), self.handled)
 
     def _act_on(self, event: hooks.Event):  # type: ignore[no-untyped-def]  # noqa: ANN202
         return lambda wall_ns: self.sessions.apply(event.hook, wall_ns)
@@ -178,7 +196,8 @@ class Agent:
                 boot_id=self.boot_id, monotonic_ns=engine.last_ns, wall_ns=engine.last_wall_ns, hour=self.hour,
                 sequence=self.sequence, meters=meters, idle=engine.idle, sessions=[live.session for live in engine.lives],
                 pending=self.pending, outgoing=list(self.outgoing), done=list(self.done), carry_uj=engine.carry_uj,
-                floor_uw=engine.learned_uw,
+                floor_uw=engine.learned_uw, handled=self.handled, closed=sorted(self.sessions.closed), cluster=self.options.cluster,
+                node=self.options.node,
             )
         )  # fmt: skip
 

@@ -41,6 +41,8 @@ class Engine:
         self.jumps = 0
         self.shares: tuple[list[Live], Shares, int] | None = None
         self.learned_uw: dict[str, int] = {}
+        self.blind = False
+        """Whether the interval that is open began before this process, which something integrates power in."""
         self._quiet = [0, 0, 0]
         self.has_node = any(meter.counter.domain == NODE for meter in self.meters)
 
@@ -54,7 +56,7 @@ class Engine:
         if abs((wall_ns - self.last_wall_ns) - length) > JUMP_NS:
             self.jumps += 1
         for live in self.lives:
-            live.look(length)
+            live.look(now_ns)
         first_wall = max(wall_ns - length, 0)  # where the wall clock jumped, pieces lie on the new time
         self.last_ns, self.last_wall_ns = now_ns, wall_ns
         if not edges:
@@ -73,11 +75,13 @@ class Engine:
         """What each domain moved, and whether a counter of it is a gap."""
         package = dram = node = 0
         gpus: dict[str, int] = {}
-        gap = False
+        gap, self.blind = self.blind, False
+        node_lost = gap
         for meter in self.meters:
             moved = meter.advance(now_ns)
             if moved is None:
                 gap = True
+                node_lost |= meter.lost and meter.counter.domain == NODE
                 continue
             domain = meter.counter.domain
             if domain == PACKAGE:
@@ -90,7 +94,10 @@ class Engine:
             else:
                 node += moved
         other = 0
-        if self.has_node:
+        if node_lost:
+            # The node's part of this time never comes: what the others moved in it is not to be taken off later.
+            self.carry_uj = 0
+        elif self.has_node:
             # A slow sensor of the node may lag behind the others: what is missing now is taken off later.
             balance = node + self.carry_uj - package - dram - sum(gpus.values())
             other, self.carry_uj = (balance, 0) if balance > 0 else (0, balance)
@@ -111,7 +118,7 @@ class Engine:
             usages.append(
                 Usage(session.cpus, used, session.mem_bytes, session.mem_last, session.gpus, session.alone)
             )  # fmt: skip
-        if not lives:
+        if not lives and not gap:
             self._learn(moved, length)
         shares = attribute(moved, usages, self.shape, length)
         gap_ns = length if gap else 0

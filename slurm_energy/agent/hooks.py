@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from slurm_energy.agent.agent import Agent
 
 MAX_BYTES = 65536
+MAX_KEPT = 1000
+"""Bad files that are kept; more are only counted."""
 MAX_FILES = 5000
 """More than this at once is left for the next look."""
 
@@ -25,6 +27,11 @@ class Event(NamedTuple):
     path: str
     hook: Hook
 
+    @property
+    def mark(self) -> tuple[str, int]:
+        """What tells this file from all others: its name and when it was written."""
+        return os.path.basename(self.path), self.hook.mtime_ns  # noqa: PTH119  no Path objects in a tick
+
 
 def collect(folder: Path, agent: Agent) -> list[Event]:
     """Reads what is there, oldest first. A file that is none of ours, or torn, is moved aside and counted."""
@@ -33,8 +40,11 @@ def collect(folder: Path, agent: Agent) -> list[Event]:
             names = [entry.name for entry in entries if not entry.name.startswith(".")]
     except OSError:
         return []
+    if agent.handled:
+        names = [name for name in names if not _handled(f"{folder}/{name}", agent.handled)]
     found = []
-    for name in names[:MAX_FILES]:
+    # In the order of their names, so that a cut never lies between an Epilog and its Prolog the wrong way round.
+    for name in sorted(names)[:MAX_FILES]:
         path = f"{folder}/{name}"
         try:
             # A hook folder is root's, but nothing is followed and nothing can make us wait.
@@ -44,6 +54,7 @@ def collect(folder: Path, agent: Agent) -> list[Event]:
         except OSError as error:
             _set_aside(path, agent, str(error))
             continue
+        data = b""
         try:
             status = os.fstat(file)
             data = os.read(file, MAX_BYTES + 1)
@@ -51,35 +62,53 @@ def collect(folder: Path, agent: Agent) -> list[Event]:
             if hook.node == agent.options.node or not agent.options.node_given:
                 found.append(Event(path, hook))
         except (OSError, ValueError) as error:
-            _set_aside(path, agent, str(error))
+            _set_aside(path, agent, str(error), data)
         finally:
             os.close(file)
     found.sort(key=lambda event: (event.hook.mtime_ns, event.hook.event != "prolog", event.path))
     return found
 
 
-def remove(events: Sequence[Event]) -> None:
-    """Takes files away whose effect is in the checkpoint."""
-    for event in events:
-        with contextlib.suppress(OSError):
-            os.unlink(event.path)  # noqa: PTH108
+def _handled(path: str, handled: Sequence[tuple[str, int]]) -> bool:
+    try:
+        return (os.path.basename(path), os.stat(path, follow_symlinks=False).st_mtime_ns) in handled  # noqa: PTH116, PTH119
+    except OSError:
+        return False
 
 
-def _set_aside(path: str, agent: Agent, why: str) -> None:
-    """Out of the way, but kept: STATE/bad-hooks."""
+def remove(folder: Path, handled: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Takes files away whose effect is in the checkpoint; those that would not go."""
+    left = []
+    for name, mtime_ns in handled:
+        try:
+            os.unlink(f"{folder}/{name}")  # noqa: PTH108
+        except FileNotFoundError:
+            continue
+        except OSError:
+            left.append((name, mtime_ns))
+    return left
+
+
+def _set_aside(path: str, agent: Agent, why: str, data: bytes = b"") -> None:
+    """Out of the way, but kept: STATE/bad-hooks. data: what was read of it."""
     agent.bad_hook_files += 1
-    agent.say(f"hook file {Path(path).name[:80]!r} set aside: {why}")
+    name = os.path.basename(path)  # noqa: PTH119
+    agent.say(f"hook file {name[:80]!r} set aside: {why}")
     folder = Path(agent.options.state_dir) / "bad-hooks"
-    with contextlib.suppress(OSError):
+    target: Path | None = None
+    try:
         folder.mkdir(mode=0o700, exist_ok=True)
         kept = len(list(folder.iterdir()))
         target = folder / f"{kept:06d}"
-        if kept >= 1000:
-            os.unlink(path)  # noqa: PTH108
+        if kept < MAX_KEPT:
+            os.rename(path, target)  # noqa: PTH104
             return
-        os.rename(path, target)  # noqa: PTH104
-        return
-    with contextlib.suppress(OSError):  # another file system: the content is small
-        target.write_bytes(Path(path).read_bytes()[:MAX_BYTES])
-    with contextlib.suppress(OSError):
+    except OSError:  # another file system: the content is small; never opened again, for it may be a pipe
+        if target is not None:
+            with contextlib.suppress(OSError):
+                target.write_bytes(data[:MAX_BYTES])
+    try:
         os.unlink(path)  # noqa: PTH108
+    except OSError:  # a folder: at least out of sight
+        with contextlib.suppress(OSError):
+            os.rename(path, os.path.join(os.path.dirname(path), f".bad-{name}"))  # noqa: PTH104, PTH118, PTH120

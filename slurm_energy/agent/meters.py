@@ -8,7 +8,7 @@ from slurm_energy.sources.base import Counter, Unreadable
 class Meter:
     """One counter and what it showed last."""
 
-    __slots__ = ("counter", "gaps", "last", "last_ns", "peak_uw", "rate_uw", "total_uj", "why")
+    __slots__ = ("counter", "gaps", "last", "last_ns", "lost", "peak_uw", "rate_uw", "total_uj", "why")
 
     def __init__(self, counter: Counter) -> None:
         self.counter = counter
@@ -18,6 +18,8 @@ class Meter:
         self.total_uj = 0
         self.gaps = 0
         self.why = ""
+        self.lost = False
+        """Whether what the last gap hides is lost for good; else the next reading has it."""
 
     def advance(self, now_ns: int) -> int | None:
         """What the counter moved since the last call, uJ; None for a gap: no reading, or a movement that cannot be.
@@ -31,6 +33,7 @@ class Meter:
         except Unreadable as error:
             self.gaps += 1
             self.why = str(error)
+            self.lost = self.counter.integrated
             return None
         before, before_ns = self.last, self.last_ns
         self.last, self.last_ns = count, now_ns
@@ -47,6 +50,7 @@ class Meter:
         # A counter's own clock may lag behind ours: two seconds of grace.
         if moved < 0 or ambiguous or moved * 1_000_000_000 > limit_uw * (elapsed + 2_000_000_000):
             self.gaps += 1
+            self.lost = True
             self.why = (
                 "it went back" if moved < 0 else "it may have wrapped more than once" if ambiguous else "it jumped"
             )

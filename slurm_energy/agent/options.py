@@ -69,18 +69,10 @@ def parse(arguments: Sequence[str]) -> AgentOptions:
     parser.add_argument("--sysfs-root", metavar="DIR", help="root of sysfs")
     parser.add_argument("--clock", metavar="FILE", help="take the time from a file (tests)")
     given = {key: value for key, value in vars(parser.parse_args(arguments)).items() if value is not None}
-    from slurm_energy.config import ConfigError, load_config
+    from slurm_energy.config import ConfigError
 
     try:
-        config, file = load_config(given.pop("config", None))
-        table: dict[str, Any] = dict(config.agent)
-        sysfs = given.pop("sysfs_root", None)
-        if sysfs is not None:
-            table["sources"] = {**table.get("sources", {}), "sysfs_root": sysfs}
-        try:
-            options = msgspec.convert({**table, **given}, AgentOptions)
-        except msgspec.ValidationError as error:
-            raise ConfigError(f"{file or 'command line'}, [agent]: {error}") from error
+        options = _configured(given.pop("config", None), given.pop("sysfs_root", None), given)
     except ConfigError as error:
         parser.error(str(error))
     if options.period_s <= 0 or options.checkpoint_s <= 0:
@@ -89,3 +81,22 @@ def parse(arguments: Sequence[str]) -> AgentOptions:
     return msgspec.structs.replace(
         options, node=options.node or socket.gethostname().split(".")[0], node_given=given_name
     )
+
+
+def source_options(config: Path | None, sysfs_root: str | None) -> SourceOptions:
+    """The options of the power sources as the agent would have them. Raises ConfigError."""
+    return _configured(config, sysfs_root, {}).sources
+
+
+def _configured(path: Path | None, sysfs_root: str | None, given: dict[str, Any]) -> AgentOptions:
+    """[agent] of the configuration with what was given laid over it. Raises ConfigError."""
+    from slurm_energy.config import ConfigError, load_config
+
+    config, file = load_config(path)
+    table: dict[str, Any] = dict(config.agent)
+    if sysfs_root is not None:
+        table["sources"] = {**table.get("sources", {}), "sysfs_root": sysfs_root}
+    try:
+        return msgspec.convert({**table, **given}, AgentOptions, str_keys=True)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{file or 'command line'}, [agent]: {error}") from error

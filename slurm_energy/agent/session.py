@@ -11,6 +11,8 @@ from slurm_energy.slurm.cgroup import Group
 SCHEMA = 1
 IDLE = 0
 """The job id of what no job used."""
+RATE_NS = 200_000_000
+"""Two looks closer together than this (a hook woke us) give no rate: the kernel counts in steps of milliseconds."""
 NO_ID = -1
 """Of a job that is known by its SLUID only."""
 
@@ -109,7 +111,7 @@ class Session(msgspec.Struct, kw_only=True):
         segment = Segment(
             cluster=stamp.cluster, node=stamp.node, job_id=self.job_id, restart_count=self.restart_count, sluid=self.sluid,
             session_start=self.session_start, user=self.user, uid=self.uid, account=self.account, partition=self.partition,
-            hour=stamp.hour, start=self.start, end=self.end,
+            hour=stamp.hour, start=self.start, end=max(self.start, self.end),  # the clock may have been put back
             uj={"package": self.package, "dram": self.dram, "gpu": self.gpu, "other": self.other}, gpus=gpus,
             cpu_time_ns=self.cpu_time_ns, samples=self.samples, gap_s=self.gap_ns / 1e9, sources=stamp.sources,
             measured=stamp.measured, origin=self.origin, closed=closed, final=bool(closed),
@@ -138,14 +140,16 @@ class Stamp(NamedTuple):
 class Live:
     """A session with its open cgroup files and the scratch of the current tick; not in the checkpoint."""
 
-    __slots__ = ("cpu_delta", "group", "session")
+    __slots__ = ("cpu_delta", "group", "session", "_rate_cpu_ns", "_rate_ns")
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, now_ns: int) -> None:
+        """now_ns: when `session.cpu_last_ns` was so (monotonic)."""
         self.session = session
         self.group: Group | None = None
         self.cpu_delta = -1
+        self._rate_cpu_ns, self._rate_ns = session.cpu_last_ns, now_ns
 
-    def look(self, elapsed_ns: int) -> None:
+    def look(self, now_ns: int) -> None:
         """Reads what its processes used since the last look; -1 where that cannot be known."""
         session = self.session
         self.cpu_delta = -1
@@ -160,7 +164,10 @@ class Live:
         self.cpu_delta = max(cpu - session.cpu_last_ns, 0)
         session.cpu_last_ns = cpu
         session.cpu_time_ns += self.cpu_delta
-        session.cpu_rate = self.cpu_delta / elapsed_ns if elapsed_ns > 0 else 0.0
+        elapsed_ns = now_ns - self._rate_ns
+        if elapsed_ns >= RATE_NS:
+            session.cpu_rate = max(cpu - self._rate_cpu_ns, 0) / elapsed_ns
+            self._rate_cpu_ns, self._rate_ns = cpu, now_ns
 
     def close(self) -> None:
         """Lets go of the files."""

@@ -25,8 +25,8 @@ class Sessions:
 
     def __init__(self, agent: Agent, tree: Tree) -> None:
         self.agent, self.tree = agent, tree
-        self.closed: dict[str, int] = {}
-        """Folders of sessions that have ended, until when (monotonic ns) they are not taken for new jobs."""
+        self.closed: set[str] = set()
+        """Folders that outlive their sessions: while they are there they are not taken for new jobs."""
 
     def apply(self, hook: Hook, wall_ns: int) -> None:
         """What a hook's file says, at its moment."""
@@ -58,9 +58,10 @@ class Sessions:
         if key in self.agent.done:
             return
         live = self._find(hook)
-        if live is not None and live.session.origin == "discovered":
-            self._fill(live.session, hook)  # its folder was seen before its hook: one job, one session
-            return
+        for seen in self.agent.engine.lives:
+            if seen.session.origin == "discovered" and seen.group is not None and _same_job(seen.session, hook):
+                self._fill(seen.session, hook)  # its folder was seen before its hook: one job, one session
+                return
         if live is not None:
             if live.session.key == key:
                 return  # read once already, before a restart
@@ -77,7 +78,7 @@ class Sessions:
             end=wall_ns,
         )
         self._fill(session, hook)
-        self.agent.engine.lives.append(Live(session))
+        self.agent.engine.lives.append(Live(session, self.agent.engine.last_ns))
 
     def _fill(self, session: Session, hook: Hook) -> None:
         """Who the job is and what it holds."""
@@ -110,7 +111,7 @@ class Sessions:
         if live is None:
             return
         if live.group is not None:
-            self.closed[live.group.path] = self.agent.engine.last_ns + 60 * NS
+            self.closed.add(live.group.path)
         if live.session.origin == "discovered":
             self._fill(live.session, hook)
             live.session.origin = "discovered"
@@ -133,10 +134,13 @@ class Sessions:
             if live.group is None and not self.attach(live):
                 changed |= self._gone(live, now_ns, wall_ns)
         known = {live.group.path for live in lives if live.group is not None}
-        self.closed = {path: until for path, until in self.closed.items() if until > now_ns}
+        still_there = set()
         for folder, v2 in self.tree.folders():
-            if folder.path not in known and folder.path not in self.closed:
+            if folder.path in self.closed and folder.path not in known:
+                still_there.add(folder.path)
+            elif folder.path not in known:
                 changed |= self._discover(folder, wall_ns, v2=v2)
+        self.closed = still_there
         return changed
 
     def _gone(self, live: Live, now_ns: int, wall_ns: int) -> bool:
@@ -170,16 +174,22 @@ class Sessions:
             gpus=self._devices(tuple(int(n) for n in said.get("SLURM_JOB_GPUS", "").split(",") if n.isascii() and n.isdigit())), seen=True,
         )  # fmt: skip
         session.mem_bytes = self.agent.engine.shape.mem_bytes * session.cpus // max(self.agent.engine.shape.cpus, 1)
-        live = Live(session)
-        live.group = group
         try:  # what it used before it was seen is not of this interval
             session.cpu_last_ns = group.cpu_ns()
         except (OSError, ValueError):
-            live.close()
+            group.close()
             return False
+        live = Live(session, self.agent.engine.last_ns)
+        live.group = group
         self.agent.engine.lives.append(live)
         log.info("job %s was discovered in the cgroup tree (%s)", job_id, folder.path)
         return True
+
+
+def _same_job(session: Session, hook: Hook) -> bool:
+    if session.sluid and hook.sluid:
+        return session.sluid == hook.sluid
+    return session.job_id == hook.job_id
 
 
 def _number(text: str, default: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import zlib
 from pathlib import Path
 
 import msgspec
@@ -52,6 +53,13 @@ class Checkpoint(msgspec.Struct, kw_only=True):
     """Sessions that ended lately: a hook file that is read again begins none of them anew."""
     carry_uj: int = 0
     floor_uw: dict[str, int] = {}
+    handled: list[tuple[str, int]] = []
+    """Hook files (name, mtime) that have had their effect: one that is still there has it no second time."""
+    closed: list[str] = []
+    """Folders of jobs that have ended, which may outlive them."""
+    cluster: str = ""
+    node: str = ""
+    """As the hooks said them."""
 
 
 class Store:
@@ -95,9 +103,12 @@ class Store:
         if self.fill() >= 1.0:
             self.problem = f"the outbox {self.outbox} is full: segments are kept in memory; is senergy ship running?"
             return False
-        return self._write(
-            self.outbox / outgoing.name, outgoing.content.encode(), 0o640, self.path.with_name("new-segments")
-        )
+        content = outgoing.content.encode()
+        path = self.outbox / outgoing.name
+        with contextlib.suppress(OSError):
+            if path.read_bytes() != content:  # the checkpoint was lost, and file numbers began again
+                path = path.with_name(f"{path.stem}.{zlib.crc32(content):08x}.jsonl")
+        return self._write(path, content, 0o640, self.path.with_name("new-segments"))
 
     def fill(self) -> float:
         """How full the outbox is, 0 to 1 and more."""

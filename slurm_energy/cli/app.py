@@ -8,6 +8,7 @@ import typer
 
 from slurm_energy.cli.aggregate import aggregate
 from slurm_energy.cli.demo import demo
+from slurm_energy.cli.doctor import doctor
 from slurm_energy.cli.ledger import ledger_app
 from slurm_energy.cli.paper import paper
 from slurm_energy.cli.project import project_app
@@ -45,6 +46,7 @@ def _top(
 app.command()(report)
 app.command()(aggregate)
 app.command()(top)
+app.command()(doctor)
 app.add_typer(project_app, name="project")
 app.add_typer(ledger_app, name="ledger")
 

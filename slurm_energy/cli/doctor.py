@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from slurm_energy.cli.options import ConfigOption
+
 if TYPE_CHECKING:
     from slurm_energy.report.sections import Section
     from slurm_energy.sources import Discovery
@@ -20,6 +22,7 @@ def doctor(
     ] = None,
     seconds: Annotated[float, typer.Option("--seconds", min=0, max=3600, help="How long to watch the counters.")] = 3,
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    config: ConfigOption = None,
 ) -> None:
     """Say what this node's power can be read from, what is refused, and how to allow it.
 
@@ -30,10 +33,10 @@ def doctor(
       senergy doctor                  a table, with three seconds of live readings
       senergy doctor --seconds 0      only what is there
     """
+    from slurm_energy.agent.options import source_options
     from slurm_energy.sources import find_all
-    from slurm_energy.sources.options import Options
 
-    options = Options(sysfs_root=str(sysfs_root)) if sysfs_root else Options()
+    options = source_options(config, str(sysfs_root) if sysfs_root else None)
     discovery = find_all(options, keep_spare=True)
     try:
         report = examine(discovery, seconds)

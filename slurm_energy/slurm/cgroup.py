@@ -40,10 +40,10 @@ class Group:
             self._mem = -1
 
     def cpu_ns(self) -> int:
-        """CPU time used so far, ns. Raises OSError once the folder is gone."""
+        """CPU time used so far, ns. Raises OSError once the folder is gone, ValueError where no number is there."""
         text = os.pread(self._cpu, 256, 0)
         if self._v2:
-            return int(text.split(None, 2)[1]) * 1000
+            return int(text[11:].split(b"\n", 1)[0]) * 1000  # usage_usec, always the first line
         return int(text)
 
     def memory(self) -> int:

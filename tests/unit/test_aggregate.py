@@ -382,6 +382,12 @@ def test_a_window_leaves_the_other_jobs_of_days_that_are_there(tmp_path: Path) -
     assert sum(one["elapsed_s"] for one in found if one["job_id"] == 1) == 2 * DAY
 
 
+def test_a_window_adds_a_job_to_the_days_that_are_there_and_to_no_others(tmp_path: Path) -> None:
+    ledger_of(tmp_path, [row(JobID=3, Start=MIDNIGHT + DAY, ElapsedRaw=10)])
+    found = ledger_of(tmp_path, [row(JobID=1, ElapsedRaw=3 * DAY)], window=(MIDNIGHT, MIDNIGHT + DAY))
+    assert [(one["job_id"], one["date"].day) for one in found] == [(1, 24), (1, 25), (3, 25)]
+
+
 def test_windows_day_by_day_make_the_ledger_of_the_whole(tmp_path: Path) -> None:
     path = save(tmp_path / "jobs.txt", [one for one in PIECES if one["Start"] < str(NOON + DAY)])
     aggregate_file(path, tmp_path / "whole")
