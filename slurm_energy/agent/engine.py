@@ -76,7 +76,7 @@ class Engine:
         package = dram = node = 0
         gpus: dict[str, int] = {}
         gap, self.blind = self.blind, False
-        node_lost = gap
+        node_lost = gap and any(meter.counter.domain == NODE and meter.counter.integrated for meter in self.meters)
         for meter in self.meters:
             moved = meter.advance(now_ns)
             if moved is None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import time
 from pathlib import Path
+
+from slurm_energy.agent.store import give_to
 
 MAX_CLIENTS = 16
 DEADLINE_S = 3.0
@@ -24,8 +25,7 @@ class Server:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self.socket.bind(str(path))
         path.chmod(0o660)
-        if group >= 0:
-            os.chown(path, -1, group)
+        give_to(str(path), group)
         self.socket.listen(64)
         self.waiting: dict[int, tuple[socket.socket, memoryview, float]] = {}
 

@@ -140,7 +140,7 @@ class Stamp(NamedTuple):
 class Live:
     """A session with its open cgroup files and the scratch of the current tick; not in the checkpoint."""
 
-    __slots__ = ("cpu_delta", "group", "session", "_rate_cpu_ns", "_rate_ns")
+    __slots__ = ("_rate_cpu_ns", "_rate_ns", "cpu_delta", "group", "session")
 
     def __init__(self, session: Session, now_ns: int) -> None:
         """now_ns: when `session.cpu_last_ns` was so (monotonic)."""

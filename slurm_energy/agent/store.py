@@ -128,9 +128,9 @@ class Store:
                 view = memoryview(data)
                 while view:
                     view = view[os.write(file, view) :]
-                if self.group >= 0 and mode != 0o600:
-                    os.fchown(file, -1, self.group)
+                if mode != 0o600:
                     os.fchmod(file, mode)
+                    give_to(file, self.group)
                 os.fdatasync(file)
             finally:
                 os.close(file)
@@ -140,3 +140,10 @@ class Store:
             return False
         self.problem = ""
         return True
+
+
+def give_to(file: int | str, group: int) -> None:
+    """Gives a file of ours to the group, where it is not the group's already and where we may."""
+    if group >= 0 and os.stat(file).st_gid != group:  # noqa: PTH116
+        with contextlib.suppress(PermissionError):  # under systemd the agent runs with the right group from the start
+            os.chown(file, -1, group)

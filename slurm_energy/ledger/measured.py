@@ -28,8 +28,13 @@ OWN_STATES = (IDLE_STATE, NO_RECORD_STATE)
 """States of ledger rows that come from segments alone, and are made anew whenever their day is."""
 
 
-def local_days(site: ZoneInfo, moment_s: str = '"start" // 1000000000') -> str:
-    """SQL for the site's day (days since 1970-01-01) of a segment: the day on which it starts."""
+def local_days(site: ZoneInfo) -> str:
+    """SQL for the site's day (days since 1970-01-01) of a segment: the day on which it starts.
+
+    It starts within the hour on its label, whatever a clock that was put right says.
+    """
+    label = "epoch(strptime(\"hour\", '%Y-%m-%dT%H'))::BIGINT"
+    moment_s = f'least(greatest("start" // 1000000000, {label}), {label} + 3599)'
     return f"(({moment_s}) + ({offset_sql(site, f'({moment_s})', wall=False)})) // 86400"
 
 
@@ -62,7 +67,7 @@ def make_tables(
     con.execute(f"""
         CREATE TEMP TABLE matched AS
         SELECT s.*, p.record FROM sessions s JOIN placed p
-          ON s.cluster = p.cluster AND s.job_id <> 0
+          ON s.cluster = p.cluster AND s.job_id <> 0 AND s.day BETWEEN p.first_day AND p.last_day
           AND CASE WHEN s.sluid <> '' AND p.sluid <> '' THEN s.sluid = p.sluid ELSE s.job_id = p.job_id
               AND p.start - {TOLERANCE_S} <= s.end_s AND p.start + p.span_s + {TOLERANCE_S} >= s.session_start END
         QUALIFY row_number() OVER (

@@ -9,6 +9,7 @@ ends as one.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from datetime import date
 from io import BytesIO
@@ -38,7 +39,11 @@ SCHEMA = pa.schema(
     ]
 )  # fmt: skip
 _LARGEST_UJ = 1 << 60
-UNBOOKED = "unbooked.json"
+_LARGEST = 1 << 62
+_LONGEST_NAME = 64
+"""Slurm's own names of clusters and nodes are no longer."""
+_HOUR = re.compile(r"20\d\d-\d\d-\d\dT([01]\d|2[0-3])", re.ASCII)
+UNBOOKED, UNREPORTED = "unbooked.json", "unreported.json"
 
 
 class _Line(msgspec.Struct):
@@ -96,6 +101,7 @@ def take_in(ledger: Ledger, inbox: Path) -> Taken:
                 bad.append(
                     SetAside(str(file), number, f"not a segment: {error}", line.decode("utf-8", "backslashreplace"))
                 )
+    bad = _unreported(ledger, bad)
     days = _unbooked(ledger) | _store(ledger, rows)
     if days:  # remembered until the days are written: a run that fails after this is made good by the next
         replace(
@@ -109,6 +115,20 @@ def take_in(ledger: Ledger, inbox: Path) -> Taken:
 def booked(ledger: Ledger) -> None:
     """Says that all days with new segments have been written."""
     (ledger.path / UNBOOKED).unlink(missing_ok=True)
+    (ledger.path / UNREPORTED).unlink(missing_ok=True)
+
+
+def _unreported(ledger: Ledger, bad: list[SetAside]) -> list[SetAside]:
+    """Bad lines, also those of a run that did not end: their files are gone from the inbox."""
+    path = ledger.path / UNREPORTED
+    try:
+        earlier = msgspec.json.decode(path.read_bytes(), type=list[SetAside])
+    except FileNotFoundError:
+        earlier = []
+    together = list(dict.fromkeys([*earlier, *bad]))
+    if bad:
+        replace(path, msgspec.json.encode(together))
+    return together
 
 
 def _unbooked(ledger: Ledger) -> set[tuple[str, date]]:
@@ -134,11 +154,16 @@ def _row(line: bytes) -> tuple[object, ...]:
     one = msgspec.json.decode(line, type=_Line)
     if one.schema != 1:
         raise ValueError(f"schema {one.schema}; this program reads schema 1")
-    date.fromisoformat(one.hour[:10])
-    if len(one.hour) != 13 or not 0 <= int(one.hour[11:]) <= 23:
+    if not _HOUR.fullmatch(one.hour):
         raise ValueError(f"hour {one.hour!r}")
+    date.fromisoformat(one.hour[:10])
+    if not 0 < len(one.cluster) <= _LONGEST_NAME or not 0 < len(one.node) <= _LONGEST_NAME:
+        raise ValueError("no name, or one that is too long, of cluster or node")
+    numbers = (one.job_id, one.restart_count, one.session_start, one.uid, one.start, one.cpu_time_ns, one.samples)
+    if any(not -1 <= number < _LARGEST for number in (*numbers, one.end)) or one.gap_s < 0:
+        raise ValueError("negative or impossible figures")
     energy = [one.uj.get(domain, 0) for domain in DOMAINS]
-    if any(not 0 <= uj < _LARGEST_UJ for uj in energy) or one.end < one.start or not one.cluster or not one.node:
+    if any(not 0 <= uj < _LARGEST_UJ for uj in energy) or one.end < one.start:
         raise ValueError("negative or impossible figures")
     return (
         one.cluster, one.node, one.job_id, one.restart_count, one.sluid or "", one.session_start, one.user, one.uid,
