@@ -2,8 +2,8 @@
 
 A simulated node of 2 sockets (package and memory), 8 GPUs behind NVML's names and 1, 64 or 256 jobs (cgroup v1 layout,
 CPU time and memory). The real Agent ticks once a simulated second, checkpoints and scans of the cgroup tree included;
-only the CPU time of `tick` counts, user and system. Agent and loops take turns in blocks in one process; the ratio is of
-medians. Two loops: the jobs' files only (two per job), and these with the counters (4 RAPL files, 8 NVML calls).
+only the CPU time of `tick` counts, user and system. Agent and loops take turns in blocks in one process; the ratio is
+of medians. Two loops: the jobs' files only (two per job), and these with the counters (4 RAPL files, 8 NVML calls).
 
 The simulated NVML is Python that reads files, so that a call is dearer or cheaper than a driver's: it is shown apart.
 Jobs' files are plain files, which read quicker than those of a cgroup. Where root can make cgroups (v1) there is a row
@@ -186,8 +186,13 @@ class Load:
     """
 
     def __init__(
-        self, root: Path, jobs: int, laws: Any = None, range_uj: int = RANGE_UJ, kind: Callable[[Path, int], Jobs] = PlainJobs
-    ) -> None:  # fmt: skip
+        self,
+        root: Path,
+        jobs: int,
+        laws: Any = None,
+        range_uj: int = RANGE_UJ,
+        kind: Callable[[Path, int], Jobs] = PlainJobs,
+    ) -> None:
         self.root, self.count = root, jobs
         self.jobs = kind(root, jobs)
         self.node = SimNode(root / "sys", SOCKETS, nvidia=GPUS, law=laws, range_uj=range_uj)
@@ -199,8 +204,9 @@ class Load:
     def _hook(self, job: int) -> None:
         """What the Prolog drops."""
         said = {
-            "EVENT": "prolog", "SLURM_JOB_ID": job, "SLURM_JOB_UID": 1000 + job % 16, "SLURM_JOB_USER": f"user{job % 16}",
-            "SLURM_JOB_ACCOUNT": "nlp", "SLURM_JOB_PARTITION": "gpu", "SLURM_CLUSTER_NAME": "sim", "SLURMD_NODENAME": "n1",
+            "EVENT": "prolog", "SLURM_JOB_ID": job, "SLURM_JOB_UID": 1000 + job % 16,
+            "SLURM_JOB_USER": f"user{job % 16}", "SLURM_JOB_ACCOUNT": "nlp", "SLURM_JOB_PARTITION": "gpu",
+            "SLURM_CLUSTER_NAME": "sim", "SLURMD_NODENAME": "n1",
             "SLURM_JOB_CPUS_PER_NODE": 2, "SLURM_JOB_GPUS": job - 1 if job <= GPUS else "", "END": 1,
         }  # fmt: skip
         text = "".join(f"{key}={value}\0" for key, value in said.items())

@@ -94,6 +94,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     account_parents: dict[str, str] = {}
     sweeps: Sweeps = Sweeps()
     agent: dict[str, Any] = {}
+    file: str = "configuration"
+    """What an error calls the file; not a setting."""
 
 
 ENERGY_PLUGINS = ("auto", "none", "rapl", "ipmi", "xcc", "pm_counters", "gpu")
@@ -125,8 +127,10 @@ def parse_config(text: bytes, name: str) -> Config:
         plain = msgspec.toml.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{name}: not TOML: {error}") from error
+    if "file" in plain:
+        raise ConfigError(f"{name}, [top level] file: no such key")
     try:
-        config = msgspec.convert(plain, Config)
+        config = msgspec.structs.replace(msgspec.convert(plain, Config), file=name)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{name}, {_explain(str(error), plain)}") from error
     problem = _problem(config)
@@ -205,6 +209,13 @@ def _problem(config: Config) -> str:
     return ""
 
 
+_ONE_OF = (
+    frozenset({"carbon_g_per_kwh", "carbon_lb_per_kwh", "country", "egrid", "us_state"}),
+    frozenset({"cpu", "cpu_core_w"}),
+)
+"""Keys that say the same thing in different ways."""
+
+
 def profile_of(config: Config, name: str | None = None) -> Profile:
     """The named profile with the site's settings laid over it; [site] profile where no name is given.
 
@@ -217,13 +228,18 @@ def profile_of(config: Config, name: str | None = None) -> Profile:
     packaged = profile_names()
     if wanted not in packaged and wanted not in config.profiles:
         known = ", ".join(sorted({*packaged, *config.profiles}))
-        raise ConfigError(f"no profile {wanted!r}: there are {known}")
+        where = "" if name else f"{config.file}, [site] profile: "
+        raise ConfigError(f"{where}no profile {wanted!r}: there are {known}")
     base = wanted if wanted in packaged else str(own.pop("base", "site"))
+    below = dict(config.factors) if base == "site" else {}
+    for ways in _ONE_OF:  # what a profile says in one way takes the place of what lies below in any way
+        if ways.intersection(own):
+            below = {key: value for key, value in below.items() if key not in ways}
     where = f"[profiles.{wanted}]" if own else "[factors]"
     try:
-        profile = load_profile(base, {**(config.factors if base == "site" else {}), **own})
+        profile = load_profile(base, {**below, **own})
     except ProfileError as error:
-        raise ConfigError(f"configuration, {where} {error}") from error
+        raise ConfigError(f"{config.file}, {where} {error}") from error
     return msgspec.structs.replace(profile, name=wanted)
 
 

@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """A real Slurm cluster on one machine, for development and tests: no systemd, nothing in /etc.
 
-    devcluster.py up      start munged, MariaDB, slurmdbd, slurmctld and two slurmd; wait until the nodes are idle
+    devcluster.py up      start munged, MariaDB, slurmdbd, slurmctld and a slurmd per node; wait until the nodes are idle
     devcluster.py env     print `export SLURM_CONF=...` for a shell:  eval "$(devcluster.py env)"
     devcluster.py status  say what runs
+    devcluster.py slurmd  start the slurmd of --nodes again, after one has ended
     devcluster.py down    cancel the jobs and end the processes started by `up`, by their process ids
 
 Everything lives in the state folder (--dir). Programs are taken from this machine, or from a folder with another
-Debian in it (--root, see make-root.sh); a cluster in a root and one on the machine run side by side on other ports.
+Debian in it (--root, see make-root.sh); a cluster in a root and one on the machine run side by side on other ports, and
+under other names of nodes where both use cgroups. `up --prolog deploy/slurm/prolog.d --epilog deploy/slurm/epilog.d` has
+the hooks of node n1 drop their files in STATE/hooks/n1, where that folder is made for them.
 Needs root, and Debian's packages slurmctld slurmd slurmdbd slurm-client munge mariadb-server.
 """
 
@@ -24,81 +27,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sacctmgr", "sbatch")
-ACCOUNTS = {"nlp": None, "lisa": "nlp", "vision": None}  # account: parent
-USERS = {"sealice": ("lisa", "vision"), "sebob": ("vision",)}  # user: accounts, the first is the default
+from configuration import ACCOUNTS, CGROUP2, CONFINEMENT, USERS, spool_folders, write_configuration
 
-SLURM_CONF = """\
-ClusterName={cluster}
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={port}
-AuthType=auth/munge
-AuthInfo=socket={state}/munge.socket
-CredType=cred/munge
-SlurmUser=root
-StateSaveLocation={state}/ctld
-SlurmdSpoolDir={state}/spool-%n
-SlurmctldLogFile={state}/slurmctld.log
-SlurmctldPidFile={state}/slurmctld.pid
-SlurmdLogFile={state}/slurmd-%n.log
-SlurmdPidFile={state}/slurmd-%n.pid
-MailProg=/bin/true
-{confinement}
-SlurmdParameters=config_overrides
-ReturnToService=2
-KillWait=2
-MinJobAge=5
-SchedulerParameters=batch_sched_delay=0,sched_interval=2,default_queue_depth=500
-MaxArraySize=10001
-MaxJobCount=20000
-PrologFlags=Alloc,Contain
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
-DefMemPerCPU=64
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=127.0.0.1
-AccountingStoragePort={dbd_port}
-AccountingStoragePass={state}/munge.socket
-AccountingStorageTRES=gres/gpu,gres/gpu:titanx,gres/gpu:m40
-AccountingStoreFlags=job_comment
-JobAcctGatherFrequency=1
-TrackWCKey=yes
-GresTypes=gpu
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={n1_port} CPUs=8 RealMemory=2000 Gres=gpu:titanx:4
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={n2_port} CPUs=8 RealMemory=2000 Gres=gpu:m40:4
-PartitionName=main Nodes=ALL Default=YES State=UP OverSubscribe=NO MaxTime=INFINITE
-"""
-# The cgroup v1 hierarchy is what a plain Debian 12 machine mounts without systemd; a root runs without cgroups.
-CONFINEMENT = {
-    "cgroup/v1": (
-        "ProctrackType=proctrack/cgroup\nTaskPlugin=task/cgroup\nJobAcctGatherType=jobacct_gather/cgroup",
-        "CgroupPlugin=cgroup/v1\nConstrainCores=no\nConstrainRAMSpace=no\nConstrainDevices=no\n",
-    ),
-    "none": (
-        "ProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\nJobAcctGatherType=jobacct_gather/linux",
-        "CgroupPlugin={no_cgroup}\n",
-    ),
-}
-SLURMDBD_CONF = """\
-AuthType=auth/munge
-AuthInfo=socket={state}/munge.socket
-DbdHost={host}
-DbdAddr=127.0.0.1
-DbdPort={dbd_port}
-SlurmUser=root
-StorageType=accounting_storage/mysql
-StorageHost=127.0.0.1
-StoragePort={sql_port}
-StorageUser=slurm
-StoragePass={password}
-StorageLoc=slurm_acct
-LogFile={state}/slurmdbd.log
-PidFile={state}/slurmdbd.pid
-TrackWCKey=yes
-"""
+PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sacctmgr", "sbatch")
 
 
 class ClusterError(Exception):
@@ -108,8 +42,8 @@ class ClusterError(Exception):
 class Cluster:
     """Paths, ports and programs of one cluster; `root` is None for this machine's own programs."""
 
-    def __init__(self, state: Path, root: Path | None, name: str, port: int) -> None:
-        self.state, self.root, self.name, self.port = state, root, name, port
+    def __init__(self, state: Path, root: Path | None, name: str, port: int, nodes: Sequence[str]) -> None:
+        self.state, self.root, self.name, self.port, self.nodes = state, root, name, port, nodes
         self.host = socket.gethostname().split(".")[0]
         self.started: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -136,6 +70,11 @@ class Cluster:
         self.started[label] = process
         with self.pids.open("a") as pids:
             pids.write(f"{label} {process.pid}\n")
+
+    def start_slurmd(self, node: str) -> None:
+        library = self.state / "v2only.so"
+        preload = ("env", f"LD_PRELOAD={library}") if self.outside(library).exists() else ()
+        self.daemon(f"slurmd-{node}", *preload, "slurmd", "-D", "-N", node)
 
     @property
     def pids(self) -> Path:
@@ -180,39 +119,6 @@ def free_ports(start: int, count: int) -> int:
     raise ClusterError("no free ports on the loopback address")
 
 
-def write_configuration(cluster: Cluster, confinement: str) -> None:
-    state = cluster.outside(cluster.state)
-    plugins, cgroup = CONFINEMENT[confinement]
-    # Slurm 22.05 has no plugin that does nothing; nothing here asks v1's to do anything, mounted or not.
-    old = cluster.run("slurmd", "-V").stdout.split()[-1] < "23.02"
-    cgroup = cgroup.format(no_cgroup="cgroup/v1" if old else "disabled")
-    values = {
-        "cluster": cluster.name, "host": cluster.host, "state": cluster.state, "port": cluster.port,
-        "dbd_port": cluster.port + 1, "sql_port": cluster.port + 2, "n1_port": cluster.port + 3,
-        "n2_port": cluster.port + 4, "confinement": plugins, "password": secrets.token_hex(8),
-    }  # fmt: skip
-    (state / "slurm.conf").write_text(SLURM_CONF.format(**values))
-    (state / "cgroup.conf").write_text(cgroup)
-    (state / "gres.conf").write_text(
-        "".join(
-            f"NodeName={node} Name=gpu Type={model} File={cluster.state}/dev/{node}-nvidia[0-3]\n"
-            for node, model in (("n1", "titanx"), ("n2", "m40"))
-        )
-    )
-    dbd = state / "slurmdbd.conf"
-    dbd.touch(mode=0o600)
-    dbd.write_text(SLURMDBD_CONF.format(**values))
-    (state / "sql").write_text(
-        "create database slurm_acct character set utf8mb4;"  # job names are in the users' own alphabets
-        f" create user slurm@'127.0.0.1' identified by '{values['password']}';"
-        " grant all on slurm_acct.* to slurm@'127.0.0.1';"
-    )
-    (state / "dev").mkdir()
-    for node in ("n1", "n2"):
-        for number in range(4):  # a GPU that Slurm can hand out: any character device will do
-            os.mknod(state / "dev" / f"{node}-nvidia{number}", 0o666 | 0o020000, os.makedev(1, 3))
-
-
 def ensure_names(cluster: Cluster) -> None:
     """The host name must resolve for slurmctld, and the cluster's users must exist where jobs run."""
     hosts = cluster.outside(Path("/etc/hosts"))
@@ -224,25 +130,45 @@ def ensure_names(cluster: Cluster) -> None:
             cluster.run("useradd", "--create-home", "--home-dir", f"/tmp/{user}", user)
 
 
-def mounts(root: Path, up: bool) -> None:
-    """Gives a root the kernel's file systems where they are not there yet, or takes away what it gave before."""
-    listed = root / ".devcluster-mounted"
+def mounts(cluster: Cluster, up: bool) -> None:
+    """Gives a root the kernel's file systems where they are not there yet; its last cluster takes them away again."""
+    root = cluster.root
+    if root is None:
+        return
+    listed, used = root / ".devcluster-mounted", root / ".devcluster-users"
+    users = set(used.read_text().splitlines()) if used.exists() else set()
+    users = users | {str(cluster.state)} if up else users - {str(cluster.state)}
+    used.write_text("".join(f"{user}\n" for user in sorted(users)))
     if up:
-        for name, how in (("proc", ("-t", "proc", "proc")), ("dev", ("--bind", "/dev")), ("sys", ("--rbind", "/sys"))):
+        (root / CGROUP2.relative_to("/")).mkdir(exist_ok=True)
+        kinds = {
+            "proc": ("-t", "proc", "proc"), "dev": ("--bind", "/dev"), "sys": ("--rbind", "/sys"),
+            str(CGROUP2)[1:]: ("-t", "cgroup2", "none"),
+        }  # fmt: skip
+        for name, how in kinds.items():
             if not os.path.ismount(root / name):
                 # A slave, or the unmounting of a bound folder would reach this machine's own.
                 subprocess.run(["mount", "--make-rslave", *how, str(root / name)], check=True)
                 with listed.open("a") as file:
                     file.write(f"{name}\n")
-    elif listed.exists():
+    elif listed.exists() and not users:
         for name in listed.read_text().split():
             subprocess.run(["umount", "--lazy", "--recursive", str(root / name)], check=False)
         listed.unlink()
 
 
-def up(cluster: Cluster, confinement: str) -> None:
-    if cluster.root:
-        mounts(cluster.root, up=True)
+def compile_library(cluster: Cluster) -> None:
+    """What lets Slurm use cgroup v2 where v1 is mounted as well, compiled where it will run."""
+    source = Path(__file__).with_name("v2only.c")
+    shutil.copy(source, cluster.outside(cluster.state / source.name))
+    here = str(cluster.state / "v2only")
+    cluster.run("gcc", "-shared", "-fPIC", "-O2", "-Wall", "-o", f"{here}.so", f"{here}.c", "-ldl")
+
+
+def up(cluster: Cluster, confinement: str, prolog: Path | None, epilog: Path | None) -> None:
+    if confinement == "cgroup/v2" and not cluster.root:
+        raise ClusterError("cgroup/v2 goes in a root only; make one with make-root.sh and name it with --root")
+    mounts(cluster, up=True)
     missing = [p for p in PROGRAMS if cluster.run("sh", "-c", f"command -v {p}", check=False).returncode]
     if missing:
         raise ClusterError(
@@ -255,12 +181,14 @@ def up(cluster: Cluster, confinement: str) -> None:
             raise ClusterError(f"a cluster runs already in {state}; `devcluster.py down --dir {cluster.state}` ends it")
         shutil.rmtree(state)
     state.mkdir(parents=True)
-    for folder in ("ctld", "mysql", "spool-n1", "spool-n2"):
+    for folder in spool_folders(cluster.nodes):
         (state / folder).mkdir()
     os.chmod(state, 0o755)
-    cluster.port = free_ports(cluster.port, 5)
+    cluster.port = free_ports(cluster.port, 3 + len(cluster.nodes))
     ensure_names(cluster)
-    write_configuration(cluster, confinement)
+    write_configuration(cluster, confinement, prolog, epilog)
+    if confinement == "cgroup/v2":
+        compile_library(cluster)
     here = str(cluster.state)
 
     key = state / "munge.key"
@@ -294,10 +222,10 @@ def up(cluster: Cluster, confinement: str) -> None:
         cluster.run("sacctmgr", "-i", "add", "user", user, "WCKey=paper", check=False)
 
     cluster.daemon("slurmctld", "slurmctld", "-D")
-    for node in ("n1", "n2"):
-        cluster.daemon(f"slurmd-{node}", "slurmd", "-D", "-N", node)
+    for node in cluster.nodes:
+        cluster.start_slurmd(node)
     nodes = lambda: cluster.run("sinfo", "-h", "-N", "-o", "%T", check=False).stdout.split()  # noqa: E731
-    wait_for(cluster, "slurmctld", lambda: nodes() == ["idle", "idle"])
+    wait_for(cluster, "slurmctld", lambda: nodes() == ["idle"] * len(cluster.nodes))
 
 
 def down(cluster: Cluster) -> None:
@@ -309,7 +237,8 @@ def down(cluster: Cluster) -> None:
         deadline = time.monotonic() + 20
         while cluster.run("squeue", "-h", check=False).stdout.strip() and time.monotonic() < deadline:
             time.sleep(0.2)
-    for label in ("slurmd-n1", "slurmd-n2", "slurmctld", "slurmdbd", "mariadbd", "munged"):
+    nodes = [label for label in running if label.startswith("slurmd-")]
+    for label in (*nodes, "slurmctld", "slurmdbd", "mariadbd", "munged"):
         pid = running.get(label)
         if pid is None:
             continue
@@ -323,32 +252,42 @@ def down(cluster: Cluster) -> None:
                 os.waitpid(pid, os.WNOHANG)
             time.sleep(0.05)
     cluster.pids.unlink(missing_ok=True)
-    if cluster.root:
-        mounts(cluster.root, up=False)
+    for label in nodes if cluster.root else ():  # slurmd leaves its folders in cgroup v2 behind
+        scope = cluster.outside(CGROUP2) / "system.slice" / f"{label.removeprefix('slurmd-')}_slurmstepd.scope"
+        for folder, _, _ in os.walk(scope, topdown=False):
+            with contextlib.suppress(OSError):  # a process is in it
+                Path(folder).rmdir()
+    mounts(cluster, up=False)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("up", "down", "env", "status"))
+    parser.add_argument("action", choices=("up", "down", "env", "status", "slurmd"))
     parser.add_argument("--dir", type=Path, default=Path("/var/tmp/slurm-energy-devcluster"), help="state folder")
     parser.add_argument("--root", type=Path, help="folder with another Debian in it (chroot); --dir is inside it")
     parser.add_argument("--name", default="devc", help="ClusterName")
-    parser.add_argument("--port", type=int, default=27810, help="where to look for five free loopback ports")
+    parser.add_argument("--port", type=int, default=27810, help="where to look for free loopback ports")
+    parser.add_argument("--nodes", default="n1,n2", help="names of the nodes (default: n1,n2)")
     parser.add_argument("--confinement", choices=tuple(CONFINEMENT), help="default: cgroup/v1 where it is mounted")
+    parser.add_argument("--prolog", type=Path, metavar="FOLDER", help="scripts to copy and run as Prolog")
+    parser.add_argument("--epilog", type=Path, metavar="FOLDER", help="scripts to copy and run as Epilog")
     options = parser.parse_args()
     if os.geteuid() != 0:
         print("devcluster: run it as root (slurmd starts jobs as other users)", file=sys.stderr)
         return 2
-    cluster = Cluster(options.dir, options.root, options.name, options.port)
+    cluster = Cluster(options.dir, options.root, options.name, options.port, options.nodes.split(","))
     v1 = options.root is None and Path("/sys/fs/cgroup/cpuacct").is_dir()
     try:
         if options.action == "up":
-            up(cluster, options.confinement or ("cgroup/v1" if v1 else "none"))
+            up(cluster, options.confinement or ("cgroup/v1" if v1 else "none"), options.prolog, options.epilog)
             print(f"cluster {cluster.name} is up; use it with:  export SLURM_CONF={cluster.state}/slurm.conf")
         elif options.action == "down":
             down(cluster)
         elif options.action == "env":
             print(f"export SLURM_CONF={cluster.state}/slurm.conf")
+        elif options.action == "slurmd":
+            for node in cluster.nodes:
+                cluster.start_slurmd(node)
         else:
             print(json.dumps(dict(cluster.processes()), indent=2))
     except ClusterError as error:

@@ -137,6 +137,7 @@ class Agent:
         events = hooks.collect(Path(self.options.hooks), self)
         self.handled += [event.mark for event in events]
         edges += [Edge(event.hook.mtime_ns, self._act_on(event)) for event in events]
+        self.sessions.attach_new(now)
         engine.advance(now, wall, edges)
         self.ticks += 1
         changed = bool(events)
@@ -144,9 +145,8 @@ class Agent:
             self._next_scan = now + 2 * NS
             changed |= self.sessions.scan(now, wall)
             engine.learn_to(self._configured_floors())
-        if changed or now >= self._next_checkpoint or len(self.pending) >= FLUSH_AT:
-            if self.checkpoint():
-                self._remove_handled()
+        if (changed or now >= self._next_checkpoint or len(self.pending) >= FLUSH_AT) and self.checkpoint():
+            self._remove_handled()
         if (self.pending and (now >= self._next_flush or len(self.pending) >= FLUSH_AT)) or self.outgoing:
             self.flush(now)
 

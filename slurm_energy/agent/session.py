@@ -140,13 +140,14 @@ class Stamp(NamedTuple):
 class Live:
     """A session with its open cgroup files and the scratch of the current tick; not in the checkpoint."""
 
-    __slots__ = ("_rate_cpu_ns", "_rate_ns", "cpu_delta", "group", "session")
+    __slots__ = ("_rate_cpu_ns", "_rate_ns", "cpu_delta", "group", "session", "since_ns")
 
     def __init__(self, session: Session, now_ns: int) -> None:
         """now_ns: when `session.cpu_last_ns` was so (monotonic)."""
         self.session = session
         self.group: Group | None = None
         self.cpu_delta = -1
+        self.since_ns = now_ns
         self._rate_cpu_ns, self._rate_ns = session.cpu_last_ns, now_ns
 
     def look(self, now_ns: int) -> None:

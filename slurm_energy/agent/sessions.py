@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from slurm_energy.agent.agent import Agent
 
 log = logging.getLogger("senergy.agent")
+NEW_NS = 30 * NS
+"""So long after its Prolog a job's folder is looked for at each tick, and at each scan later on."""
 NEVER_SEEN_S = 3600
 """A job whose folder never appeared is given up after this."""
 
@@ -125,6 +127,12 @@ class Sessions:
             return False
         live.group, session.seen, session.missing_since_ns = group, True, 0
         return True
+
+    def attach_new(self, now_ns: int) -> None:
+        """Looks for folders that are made any moment: what their processes used already is of the interval that ends now."""
+        for live in self.agent.engine.lives:
+            if live.group is None and now_ns - live.since_ns < NEW_NS:
+                self.attach(live)
 
     def scan(self, now_ns: int, wall_ns: int) -> bool:
         """Finds folders of known jobs, jobs without a hook, and jobs without a folder; whether a session changed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -20,7 +21,7 @@ def guarded(app: Callable[..., Any], arguments: Sequence[str] | None) -> int:
         return code
     except BrokenPipeError:
         # The reader (head, a pager) has seen enough; nothing may be written at shutdown either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+        _discard_output()
         return 0
     except KeyboardInterrupt:
         print("senergy: interrupted; nothing is half written, run it again", file=sys.stderr)
@@ -28,6 +29,10 @@ def guarded(app: Callable[..., Any], arguments: Sequence[str] | None) -> int:
     except OSError as error:
         said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or repr(error)
         print(f"senergy: {_safe(said)}", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            return 2
+        _discard_output()
         return 2
     except Exception as error:
         if not _is_ours(error):
@@ -47,6 +52,12 @@ def _run(app: Callable[..., Any], arguments: Sequence[str] | None) -> int:
                 raise cause from None
             cause = cause.__context__
         return int(stop.code or 0) if isinstance(stop.code, int) or stop.code is None else 2
+
+
+def _discard_output() -> None:
+    """What is left in the buffer goes nowhere: nothing complains of it when the interpreter ends."""
+    if sys.__stdout__ is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
 
 
 def _safe(text: str) -> str:

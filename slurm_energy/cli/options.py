@@ -52,7 +52,7 @@ def site_zone(config: Config) -> ZoneInfo:
     try:
         return zone(config.site.timezone)
     except ValueError as error:
-        raise ConfigError(f"[site] timezone = {error}") from error
+        raise ConfigError(f"{config.file}, [site] timezone = {error}") from error
 
 
 def moment(text: str | None, zone: ZoneInfo, option: str) -> datetime | None:

@@ -84,7 +84,7 @@ def aggregate(ledger: Ledger, job: Job, workdir: Path, progress: Progress = lamb
     con.execute(f"SET temp_directory = {quoted(str(workdir))}")
     con.execute("SET memory_limit = '2500MB'")
     con.execute("SET TimeZone = 'UTC'")
-    _check_pattern(con, job.config.sweeps.job_name)
+    _check_pattern(con, job.config)
     ingest = Ingest(con, job.site, job.config.site.cluster)
     ingest.set_aside.extend(job.set_aside)
     for number, source in enumerate(job.sources):
@@ -122,14 +122,15 @@ def aggregate(ledger: Ledger, job: Job, workdir: Path, progress: Progress = lamb
     )  # fmt: skip
 
 
-def _check_pattern(con: duckdb.DuckDBPyConnection, pattern: str) -> None:
+def _check_pattern(con: duckdb.DuckDBPyConnection, config: Config) -> None:
     """Raises ConfigError where the engine does not take what Python takes, such as look-ahead."""
+    pattern = config.sweeps.job_name
     try:
         con.execute(f"SELECT regexp_extract('', {quoted(pattern)})").fetchall()
     except duckdb.Error as error:
         said = str(error).splitlines()[0]
         raise ConfigError(
-            f"[sweeps] job_name = {pattern!r}: expected a regular expression as RE2 takes it ({said})"
+            f"{config.file}, [sweeps] job_name = {pattern!r}: expected a regular expression as RE2 takes it ({said})"
         ) from error
 
 
@@ -167,7 +168,10 @@ def _make_views(con: duckdb.DuckDBPyConnection, job: Job) -> None:
 
 def _make_tables(con: duckdb.DuckDBPyConnection, job: Job, affected: Sequence[tuple[str, int]]) -> None:
     """What the expression joins: `ratings`, `days`, and `all_jobs`, of which `jobs` will be a part."""
-    rater = Rater(job.profile, job.config.power)
+    try:
+        rater = Rater(job.profile, job.config.power)
+    except ConfigError as error:
+        raise ConfigError(f"{job.config.file}, {error}") from error
     nodes = "node_list" if rater.looks_at_nodes else "''"
     shapes = con.execute(f'SELECT DISTINCT gpu_key, "partition", {nodes} AS n FROM parsed ORDER BY ALL').fetchall()
     ratings = [rater.rate(*shape) for shape in shapes]

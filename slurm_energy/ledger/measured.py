@@ -28,6 +28,15 @@ OWN_STATES = (IDLE_STATE, NO_RECORD_STATE)
 """States of ledger rows that come from segments alone, and are made anew whenever their day is."""
 
 
+MEASURED_UJ = {
+    "package": "CASE WHEN contains(measured, 'package') THEN package_uj ELSE 0 END",
+    "dram": "CASE WHEN contains(measured, 'dram') THEN dram_uj ELSE 0 END",
+    "gpu": "CASE WHEN contains(measured, 'gpu') THEN gpu_uj ELSE 0 END",
+    "other": "other_uj",
+}
+"""SQL for what of a segment's energy is a measurement, and no model of one, by domain."""
+
+
 def local_days(site: ZoneInfo) -> str:
     """SQL for the site's day (days since 1970-01-01) of a segment: the day on which it starts.
 
@@ -56,11 +65,12 @@ def make_tables(
     con.execute(f"""
         CREATE TEMP TABLE sessions AS
         WITH read AS (SELECT *, {local_days(site)} AS day FROM {_source(files)})
-        SELECT cluster, node, job_id, restart_count, sluid, session_start, day, any_value("user") AS "user",
-          any_value(account) AS account, any_value("partition") AS "partition", min("start") // 1000000000 AS begin_s,
+        SELECT cluster, node, job_id, restart_count, sluid, session_start, day, max("user") AS "user",
+          max(account) AS account, max("partition") AS "partition", min("start") // 1000000000 AS begin_s,
           max("end") // 1000000000 AS end_s, sum(package_uj)::BIGINT AS package_uj, sum(dram_uj)::BIGINT AS dram_uj,
           sum(gpu_uj)::BIGINT AS gpu_uj, sum(other_uj)::BIGINT AS other_uj,
-          sum(greatest(("end" - "start") / 1e9 - gap_s, 0)) AS covered_s,
+          {", ".join(f"sum({part})::BIGINT AS {name}_real" for name, part in MEASURED_UJ.items())},
+          sum(greatest("end" - "start" - round(gap_s * 1e9)::BIGINT, 0))::BIGINT AS covered_ns,
           bool_or(contains(measured, 'package')) AS has_package, bool_or(contains(measured, 'dram')) AS has_dram,
           bool_or(contains(measured, 'gpu')) AS has_gpu, bool_or(contains(measured, 'node')) AS has_node
         FROM read SEMI JOIN wanted_days USING (cluster, day) GROUP BY ALL""")
@@ -76,8 +86,8 @@ def make_tables(
             abs(p.start - s.session_start), p.start) = 1""")
     con.execute(f"""
         CREATE TEMP TABLE energy AS
-        SELECT record, day, sum(package_uj) / {UJ_PER_KWH} AS m_package, sum(dram_uj) / {UJ_PER_KWH} AS m_dram,
-          sum(gpu_uj) / {UJ_PER_KWH} AS m_gpu, sum(other_uj) / {UJ_PER_KWH} AS m_other, sum(covered_s) AS covered_s,
+        SELECT record, day, {", ".join(map(_of_record, ("package", "dram", "gpu")))},
+          sum(other_uj) / {UJ_PER_KWH} AS m_other, sum(covered_ns) / 1e9 AS covered_s,
           bool_or(has_package) AS has_package, bool_or(has_dram) AS has_dram, bool_or(has_gpu) AS has_gpu,
           bool_or(has_node) AS has_node
         FROM matched GROUP BY record, day""")
@@ -86,10 +96,16 @@ def make_tables(
         SELECT * FROM sessions ANTI JOIN matched USING (cluster, node, job_id, restart_count, sluid, session_start, day)""")
 
 
+def _of_record(domain: str) -> str:
+    """kWh of a record: what was measured; where nothing of it was, what was modelled."""
+    uj = f"CASE WHEN bool_or(has_{domain}) THEN sum({domain}_real) ELSE sum({domain}_uj) END"
+    return f"({uj}) / {UJ_PER_KWH} AS m_{domain}"
+
+
 def _source(files: Sequence[Path]) -> str:
     if files:
         return "read_parquet([" + ", ".join(quoted(str(file)) for file in files) + "], hive_partitioning=false)"
-    columns = {"cluster": "VARCHAR", "node": "VARCHAR", "sluid": "VARCHAR", '"user"': "VARCHAR", "account": "VARCHAR"}
+    columns = {"cluster": "VARCHAR", "node": "VARCHAR", "sluid": "VARCHAR", "hour": "VARCHAR", '"user"': "VARCHAR", "account": "VARCHAR"}
     columns |= {'"partition"': "VARCHAR", "measured": "VARCHAR", "gap_s": "DOUBLE"}
     numbers = (
         "job_id",
@@ -112,6 +128,7 @@ def leftover_rows_sql(profile: str) -> str:
     Those of `days` only. A session of a job that the ledger knows from an earlier run is left to that job's row.
     """
     it = f"(package_uj + dram_uj + gpu_uj + other_uj) / {UJ_PER_KWH}"
+    real = f"(package_real + dram_real + gpu_real + other_real) / {UJ_PER_KWH}"
     return f"""
         SELECT l.cluster, d.day AS date, l.job_id, NULL::BIGINT AS array_job_id, NULL::INTEGER AS array_task_id,
           l.restart_count, l."user", l.account, CASE WHEN l.job_id = 0 THEN '(idle)' ELSE l.account END AS project,
@@ -120,9 +137,10 @@ def leftover_rows_sql(profile: str) -> str:
           l.session_start AS start, l.end_s AS "end", 0::BIGINT AS elapsed_s, 1 AS nodes, 0 AS cpus, 0 AS gpus,
           NULL::VARCHAR AS gpu_model, 0::DOUBLE AS gpu_h, 0::DOUBLE AS cpu_h, package_uj / {UJ_PER_KWH} AS package_kwh,
           dram_uj / {UJ_PER_KWH} AS dram_kwh, gpu_uj / {UJ_PER_KWH} AS gpu_kwh, other_uj / {UJ_PER_KWH} AS other_kwh,
-          {it} AS it_kwh, {it} AS measured_kwh, 0::DOUBLE AS slurm_kwh, 0::DOUBLE AS estimated_kwh, d.pue,
+          {it} AS it_kwh, {real} AS measured_kwh, 0::DOUBLE AS slurm_kwh, {it} - {real} AS estimated_kwh, d.pue,
           {it} * d.pue AS facility_kwh, d.carbon_g_per_kwh, {it} * d.pue * d.carbon_g_per_kwh AS co2e_g,
           {it} * d.pue * d.electricity_usd_per_kwh AS electricity_usd, 0::DOUBLE AS cloud_low_usd, 0::DOUBLE AS cloud_high_usd,
-          'measured' AS provenance, 1::DOUBLE AS coverage, {quoted(profile)} AS profile
+          CASE WHEN {real} > 0 OR {it} = 0 THEN 'measured' ELSE 'estimated' END AS provenance,
+          1::DOUBLE AS coverage, {quoted(profile)} AS profile
         FROM leftover l JOIN days d ON l.cluster = d.cluster AND l.day = d.day
         WHERE d.day BETWEEN getvariable('first_day') AND getvariable('last_day')"""

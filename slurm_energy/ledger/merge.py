@@ -94,7 +94,8 @@ def combined(
         # A session whose job the ledger knows from an earlier run is left to that job's row.
         leftover += " l ANTI JOIN (SELECT cluster, job_id FROM kept) k USING (cluster, job_id)"
     sql += f" UNION ALL {leftover}"
-    key = ", ".join(f'"{name}" NULLS FIRST' for name in SORT_KEY)
+    # Rows of segments alone have no record that tells them apart: the node is their name.
+    key = ", ".join(f'"{name}" NULLS FIRST' for name in (*SORT_KEY, "job_name", "it_kwh"))
     table = con.sql(f"SELECT * FROM ({sql}) ORDER BY date, cluster, {key}").to_arrow_table()
     return pa.table([_cast(table[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
 

@@ -1,7 +1,7 @@
 """The ledger's folder: a Parquet file per cluster and day, replaced whole by rename; one writer at a time.
 
 days/cluster=NAME/2026-11-24.parquet     the ledger
-set-aside/DIGEST.csv                     rows of the input that could not be read, with their reason
+set-aside/DIGEST.jsonl                   rows of the input that could not be read, with their reason
 state.json                               until when each cluster has been aggregated
 lock                                     held by the writer
 """

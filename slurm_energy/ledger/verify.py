@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import duckdb
 
-from slurm_energy.ledger.measured import UJ_PER_KWH, local_days
+from slurm_energy.ledger.measured import MEASURED_UJ, UJ_PER_KWH, local_days
 from slurm_energy.ledger.store import Ledger
 from slurm_energy.slurm.normalise import quoted
 
@@ -53,15 +53,7 @@ def verify(ledger: Ledger, site: ZoneInfo) -> Iterator[Day]:
     by_day: dict[tuple[str, int], dict[str, int]] = {}
     if segments:
         files = ", ".join(quoted(str(path)) for path in segments)
-        parts = " + ".join(
-            f"CASE WHEN {condition} THEN {name}_uj ELSE 0 END"
-            for name, condition in (
-                ("package", "contains(measured, 'package')"),
-                ("dram", "contains(measured, 'dram')"),
-                ("gpu", "contains(measured, 'gpu')"),
-                ("other", "true"),
-            )
-        )
+        parts = " + ".join(MEASURED_UJ.values())
         found = con.execute(
             f"SELECT cluster, {local_days(site)} AS day, node, sum({parts})::HUGEINT "
             f"FROM read_parquet([{files}], hive_partitioning=false) GROUP BY ALL ORDER BY ALL"

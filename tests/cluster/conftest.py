@@ -154,8 +154,8 @@ def devcluster(*args: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @contextlib.contextmanager
-def started(name: str, port: int, root: Path | None, python: str) -> Iterator[Cluster]:
-    """A cluster in a folder of its own, ended and removed afterwards."""
+def started(name: str, port: int, root: Path | None, python: str, *options: str | Path) -> Iterator[Cluster]:
+    """A cluster in a folder of its own, ended and removed afterwards. options: of devcluster.py up."""
     if os.geteuid() != 0:
         unavailable("a real cluster needs root: slurmd starts jobs as other users")
     within = Path("/") if root is None else root
@@ -165,7 +165,7 @@ def started(name: str, port: int, root: Path | None, python: str) -> Iterator[Cl
     where = ("--dir", folder, "--name", name, "--port", str(port), *(("--root", root) if root else ()))
     try:
         # Without cgroups: another cluster on this machine would have the same ones for nodes of the same name.
-        done = devcluster("up", *where, "--confinement", "none")
+        done = devcluster("up", *where, *(options or ("--confinement", "none")))
         if done.returncode:
             unavailable(f"no cluster {name}: {done.stderr.strip() or done.stdout.strip()}")
         cluster = Cluster(name, folder, within, python)

@@ -33,7 +33,11 @@ PRICED = ("facility_kwh", "co2e_kg", "co2e_lb", "electricity_usd", "cloud_low_us
 
 
 def of_ledger(
-    ledger: Path, project: str = "lisa", priced: Profile | None = None, selection: Selection | None = None, **chosen: Any
+    ledger: Path,
+    project: str = "lisa",
+    priced: Profile | None = None,
+    selection: Selection | None = None,
+    **chosen: Any,
 ) -> dict[str, Any]:
     con = open_rows(Ledger(ledger), selection or Selection([project]), priced)
     return project_report(con, project, priced or load_profile("site"), **chosen)
@@ -94,7 +98,9 @@ def test_the_shares_say_how_much_of_the_energy_is_slurm_s(tmp_path: Path) -> Non
         row(JobID="1", ConsumedEnergyRaw=1_800_000, AllocTRES=NO_GPU),
         row(JobID="2", AllocTRES=NO_GPU, Partition="other"),
     ]
-    settings = "[power.partition.gpu]\nexclusive = true\ncpu_core_w = 100.0\n[power.partition.other]\ncpu_core_w = 125.0"
+    settings = (
+        "[power.partition.gpu]\nexclusive = true\ncpu_core_w = 100.0\n[power.partition.other]\ncpu_core_w = 125.0"
+    )
     found = report(tmp_path, rows, plugin="rapl", settings=settings)
     estimated = 0.5 + 16 * load_profile("site").dram_w_per_gb / 1000
     assert found["it_kwh"] == pytest.approx(0.5 + estimated)

@@ -287,9 +287,9 @@ def test_a_row_of_too_many_fields_that_make_no_sense_is_set_aside() -> None:
 def test_a_file_that_turns_into_something_else_is_set_aside_in_no_time() -> None:
     columns = [name for name in COLUMNS if name != "Comment"]
     began = time.process_time()
-    parsed = parse(sacct_text([row()], columns) + "sacct: error: slurmdbd does not answer\n" * 20_000)
-    assert time.process_time() - began < 5
-    assert (parsed.counts.records, parsed.counts.set_aside) == (1, 20_000)
+    parsed = parse(sacct_text([row()], columns) + "sacct: error: slurmdbd does not answer\n" * 5_000)
+    assert time.process_time() - began < 4
+    assert (parsed.counts.records, parsed.counts.set_aside) == (1, 5_000)
 
 
 def test_the_line_of_a_bad_row_is_that_of_the_file_after_odd_rows_too() -> None:

@@ -1,0 +1,563 @@
+"""The node agent on real clusters: real jobs, the deploy scripts as Prolog and Epilog, and counters with a known law.
+
+On each cluster all scenarios run side by side, on nodes of their own. What a job should have got is worked out from the
+law and the moments of its session, which sacct has to agree with, and from nothing that the agent splits energy with.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import duckdb
+import pytest
+from agents import CPUS, DOMAINS, HOUR_NS, NS, PACKAGE_IDLE_W, Node, Session, moving, sessions_of
+from conftest import REPOSITORY, install_requirements, started, unavailable, wait_until
+from sim.law import Constant, Sine
+
+if TYPE_CHECKING:
+    from conftest import Cluster
+
+pytestmark = pytest.mark.cluster
+
+NODES = ("shared", "gpu1", "gpu2", "array", "requeue", "hour", "restarted", "orphan", "crash", "unhooked")
+HOUR_ENDS_IN_S = 15
+BURN = """\
+use Time::HiRes qw(time clock sleep);
+my ($cpus, $seconds) = @ARGV;
+my $begin = time;
+while ((my $passed = time - $begin) < $seconds) {
+  if (clock() < $cpus * $passed) { 1 for 1 .. 20000 } else { sleep 0.005 }
+}
+"""
+"""Uses so many CPUs in the mean, whatever else runs on the machine."""
+
+
+def close_to(uj: float, share: float = 0.01) -> Any:
+    return pytest.approx(uj, rel=share)
+
+
+def waves(name: str) -> Sine:
+    """Power that is never the same, and another for each counter."""
+    if name == "rapl:psys":
+        return Sine(1200, 90, 23)
+    salt = sum(name.encode()) % 13
+    if name.startswith("nvml"):
+        return Sine(60 + 40 * (salt % 4), 25, 29 + salt)
+    return Sine(9 + salt, 4, 31) if "/" in name else Sine(80 + salt, 22, 37 + salt)
+
+
+def steady(name: str) -> Constant:
+    """Power that stays, another for each counter."""
+    salt = sum(name.encode()) % 13
+    return Constant(100 + 7 * salt if name.startswith("nvml") else 5 + salt if "/" in name else 48 + salt)
+
+
+class World:
+    """A cluster, its nodes, and what its jobs are told to do."""
+
+    def __init__(self, cluster: Cluster, prefix: str, folder: Path, cgroup_root: Path) -> None:
+        self.cluster, self.cgroup_root = cluster, cgroup_root
+        self.names = {label: f"{prefix}{number}" for number, label in enumerate(NODES, 1)}
+        outside = cluster.outside(cluster.files)
+        outside.chmod(0o777)  # jobs write down when they begin and end
+        (outside / "burn").write_text(BURN)
+        self.ids: dict[str, int] = {}
+
+        def node(label: str, law: Any = waves, **more: Any) -> Node:
+            return Node(cluster, self.names[label], folder, cgroup_root, law, **more)
+
+        ahead = (HOUR_NS - time.time_ns() - HOUR_ENDS_IN_S * NS) % HOUR_NS
+        self.nodes = {
+            "shared": node("shared", steady), "gpu1": node("gpu1", hooks="both"), "gpu2": node("gpu2", hooks="both"),
+            "array": node("array", psys=True), "requeue": node("requeue"),
+            "hour": node("hour", clock_ns=ahead, options=("--period", "0.2")), "restarted": node("restarted"),
+            "orphan": node("orphan"), "crash": node("crash", steady), "unhooked": node("unhooked", hooks="none"),
+        }  # fmt: skip
+        for one in self.nodes.values():  # each agent makes its own; these two share one
+            if one.hooks.name == "both":
+                cluster.outside(one.hooks).mkdir(exist_ok=True)
+                cluster.outside(cluster.folder / "hooks" / one.name).symlink_to("both")
+
+    def submit(self, label: str, *options: str, work: str) -> int:
+        """A job that leaves the moments of its begin and end in files: LABEL.TASK.RESTART.begin and ...end."""
+        name = f"{self.cluster.files}/{label}.${{SLURM_ARRAY_TASK_ID:-0}}.${{SLURM_RESTART_COUNT:-0}}"
+        wrap = f"cat /proc/self/cgroup >{name}.cgroup; date +%s%N >{name}.begin; {work}; date +%s%N >{name}.end"
+        self.ids[label] = int(self.cluster.submit("sealice", "-J", label, *options, wrap=wrap))
+        return self.ids[label]
+
+    def on(self, label: str) -> tuple[str, str]:
+        """sbatch's options for a node by its part in this."""
+        return ("-w", self.names[label])
+
+    def file(self, label: str, what: str, task: int = 0, restart: int = 0) -> Path:
+        return self.cluster.outside(self.cluster.files / f"{label}.{task}.{restart}.{what}")
+
+    def wait(self, label: str, what: str = "begin", seconds: float = 0, **which: int) -> None:
+        """Until a job began (or ended), and then so many seconds have passed."""
+        file = self.file(label, what, **which)
+
+        def there() -> bool:
+            text = file.read_text() if file.exists() else ""
+            return bool(text.strip()) and time.time_ns() >= int(text) + seconds * NS
+
+        wait_until(f"job {label} to {what} and {seconds} s to pass", there, 60 + seconds)
+
+    def job_folder(self, label: str) -> Path:
+        """Its job's folder in the cgroup tree, as the job itself saw it: cpuacct's of v1, else v2's."""
+        lines = self.file(label, "cgroup").read_text().splitlines()
+        part = {tuple(line.split(":")[1].split(",")): line.split(":", 2)[2] for line in lines}
+        v1 = next((path for kinds, path in part.items() if "cpuacct" in kinds), "")
+        inside = v1 if "/job_" in v1 else part[("",)]
+        root = self.cgroup_root / "cpuacct" if inside == v1 else self.cgroup_root
+        return root / inside.partition("/step_")[0].lstrip("/")
+
+    def cpu_s(self, folder: Path) -> float:
+        """CPU time that a job has used."""
+        if (folder / "cpuacct.usage").exists():
+            return int((folder / "cpuacct.usage").read_text()) / 1e9
+        return int((folder / "cpu.stat").read_text().split()[1]) / 1e6
+
+
+def run_shared(world: World) -> dict[str, list[tuple[int, dict[str, float]]]]:
+    """Two jobs that use 0.5 and 0.25 CPUs; what the cgroups had counted, about once a second."""
+    labels = ("half", "quarter")
+    for label, cpus, share in (("half", 2, 0.5), ("quarter", 4, 0.25)):
+        world.submit(label, *world.on("shared"), "-c", str(cpus), work=f"perl {world.cluster.files}/burn {share} 22")
+    for label in labels:
+        world.wait(label)
+    folders = {label: world.job_folder(label) for label in labels}
+    seen = []
+    while True:
+        used = {}
+        for label, folder in folders.items():
+            try:
+                used[label] = world.cpu_s(folder)
+            except OSError:  # it is over
+                return {"seen": seen}
+        seen.append((time.time_ns(), used))
+        time.sleep(1)
+
+
+def run_gpu(world: World) -> dict[str, dict[str, list[int]]]:
+    """A job of two nodes with two GPUs on each, and one that holds another GPU of the first; GPUs by node as Slurm says."""
+    nodes = (world.names["gpu1"], world.names["gpu2"])
+    world.submit("gpus", "-w", ",".join(nodes), "-N", "2", "-c", "2", "--gres=gpu:2", work="srun sleep 20")
+    world.wait("gpus", seconds=2)
+    world.submit("gpu", "-w", nodes[0], "--gres=gpu:1", work="sleep 14")
+    world.wait("gpu")
+    held: dict[str, dict[str, list[int]]] = {}
+    for label in ("gpus", "gpu"):
+        text = world.cluster.run("scontrol", "-d", "show", "job", str(world.ids[label]))
+        for names, index in re.findall(r"Nodes=(\S+) CPU_IDs=.*GRES=gpu\S*\(IDX:([0-9,-]+)\)", text):
+            numbers = [int(number) for number in re.findall(r"\d+", index.replace("-", ","))]
+            if "-" in index:
+                numbers = list(range(numbers[0], numbers[-1] + 1))
+            for name in nodes if "[" in names else (names,):
+                held.setdefault(label, {})[name] = numbers
+    return held
+
+
+def run_array(world: World) -> None:
+    world.submit("array", *world.on("array"), "--exclusive", "--array=0-2", "--gres=gpu:1", work="sleep 11")
+    world.wait("array", "end", task=2)
+
+
+def run_requeue(world: World) -> None:
+    job = world.submit("requeue", *world.on("requeue"), "--exclusive", "--requeue", work="sleep 13")
+    world.wait("requeue", seconds=11)
+    world.cluster.run("scontrol", "requeue", str(job))
+    wait_until("the requeued job to wait", lambda: world.cluster.live(str(job)) == "PENDING")
+    world.cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # it would wait two minutes
+    world.wait("requeue", "end", restart=1)
+
+
+def run_hour(world: World) -> None:
+    world.submit("hour", *world.on("hour"), "--exclusive", "--gres=gpu:4", work="sleep 26")
+    world.wait("hour", "end")
+
+
+def run_restarted(world: World) -> None:
+    """slurmd is killed while a job runs, and started again before it ends."""
+    node = world.nodes["restarted"]
+    world.submit("restarted", *world.on("restarted"), "--exclusive", work="sleep 20")
+    world.wait("restarted", seconds=4)
+    kill_slurmd(node)
+    world.wait("restarted", seconds=9)
+    node.start_slurmd()
+    world.wait("restarted", "end")
+
+
+def run_orphan(world: World) -> None:
+    """slurmd is killed while a job runs, and started again when the agent has given the job up."""
+    node = world.nodes["orphan"]
+    world.submit("orphan", *world.on("orphan"), "--exclusive", work="sleep 15")
+    world.wait("orphan", seconds=4)
+    kill_slurmd(node)
+    world.wait("orphan", "end")
+    wait_until("the agent to close the orphan", lambda: (shown := node.snapshot()) is not None and not shown.jobs)
+    node.start_slurmd()
+
+
+def kill_slurmd(node: Node) -> None:
+    os.kill(node.slurmd(), signal.SIGKILL)
+    wait_until(f"the slurmd of {node.name} to be gone", lambda: not node.slurmd())
+
+
+def run_crash(world: World) -> None:
+    """The agent is killed in the middle of a job, and in the middle of another that ends before it comes back."""
+    node = world.nodes["crash"]
+    world.submit("survived", *world.on("crash"), "--exclusive", work="sleep 18")
+    world.wait("survived", seconds=5)
+    node.kill()
+    world.wait("survived", seconds=10)
+    node.start()
+    world.submit("missed", *world.on("crash"), "--exclusive", work="sleep 12")
+    world.wait("missed", seconds=4)
+    node.kill()
+    world.wait("missed", "end", seconds=2)
+    wait_until("the Epilog's file", lambda: glob.glob(f"{world.cluster.outside(node.hooks)}/*-epilog.*"))
+    node.start()
+
+
+def run_unhooked(world: World) -> None:
+    """A node without hooks; the job uses a little CPU time, for which it gets what is above the idle floor."""
+    work = f"perl {world.cluster.files}/burn 0.1 20"
+    world.submit("unhooked", *world.on("unhooked"), "-c", str(CPUS), "--gres=gpu:2", work=work)
+    world.wait("unhooked", "end")
+
+
+SCENARIOS: dict[str, Callable[[World], Any]] = {
+    "shared": run_shared, "gpu": run_gpu, "array": run_array, "requeue": run_requeue, "hour": run_hour,
+    "restarted": run_restarted, "orphan": run_orphan, "crash": run_crash, "unhooked": run_unhooked,
+}  # fmt: skip
+
+PART_OF = {"half": "shared", "quarter": "shared", "gpus": "gpu", "survived": "crash", "missed": "crash"}
+"""Jobs that are named otherwise than their scenario."""
+
+
+class Record(NamedTuple):
+    """A run of a job as sacct has it; `array` is 12 for job 12_3."""
+
+    job: int
+    array: int
+    state: str
+    start: int
+    end: int
+    sluid: str
+
+
+class Ran(NamedTuple):
+    """Everything that came out of a cluster."""
+
+    world: World
+    outcomes: dict[str, Future[Any]]
+    last_s: float
+    open_uj: dict[str, int]
+    sessions: list[Session]
+    records: list[Record]
+    shipped: list[str]
+    aggregated: dict[str, Any]
+    again: dict[str, Any]
+    verified: list[dict[str, Any]]
+    rows: list[dict[str, Any]]
+
+    def of(self, label: str, node: str = "") -> list[Session]:
+        """A job's sessions, once it is sure that its scenario went as planned."""
+        self.outcomes[PART_OF.get(label, label)].result()
+        job = self.world.ids[label]
+        jobs = {job, *(one.job for one in self.records if one.array == job)}
+        nodes = {self.world.names[node]} if node else set(self.world.names.values())
+        return [one for one in self.sessions if one.job in jobs and one.node in nodes]
+
+    def one(self, label: str, node: str = "") -> Session:
+        found = self.of(label, node)
+        assert len(found) == 1, found
+        return found[0]
+
+    def node(self, session: Session) -> Node:
+        return next(node for node in self.world.nodes.values() if node.name == session.node)
+
+    def record(self, session: Session) -> Record:
+        """sacct's record of the session: by SLUID, else the one of that job that began next to it."""
+        moment = session.begin // NS - (self.node(session).clock_ns or 0) // NS
+        found = [one for one in self.records if one.job == session.job and one.sluid in ("", session.sluid)]
+        return min(found, key=lambda one: abs(one.start - moment))
+
+
+def play(world: World) -> tuple[dict[str, Future[Any]], float, dict[str, int]]:
+    """All scenarios at once, and the agents' end; their outcomes, the last moment of the law, what no segment holds."""
+    nodes = list(world.nodes.values())
+    with ThreadPoolExecutor(len(nodes)) as pool:
+        list(pool.map(Node.start, nodes))
+    with moving(nodes) as last:
+        with ThreadPoolExecutor(len(SCENARIOS)) as pool:
+            outcomes = {label: pool.submit(scenario, world) for label, scenario in SCENARIOS.items()}
+        for node in nodes:  # the last Epilogs, and jobs that have none
+            wait_until(f"no job on {node.name}", lambda n=node: (now := n.snapshot()) is None or not now.jobs, 30)
+    for node in nodes:
+        looked = node.ticks()
+        wait_until(f"{node.name} to see its last count", lambda n=node, t=looked: n.ticks() > t + 1)
+        node.kill(signal.SIGTERM)
+    for node in nodes:  # an hour later: the idle energy of the open hour leaves, too
+        node.clock_ns = (node.clock_ns or 0) + HOUR_NS
+        node.set_clock(node.clock_ns)
+        node.start()
+        node.kill(signal.SIGTERM)
+        node.clock_ns -= HOUR_NS
+    return outcomes, last[0], {node.name: node.open_uj() for node in nodes}
+
+
+def collect(world: World, outcomes: dict[str, Future[Any]], last_s: float, open_uj: dict[str, int]) -> Ran:
+    """Ships what the agents left, joins it to the live accounting, and reads what came out."""
+    cluster = world.cluster
+    inbox, ledger = cluster.files / "inbox", cluster.files / "ledger"
+    cluster.outside(inbox).mkdir()
+    shipped = []
+    for node in world.nodes.values():
+        where = ("--outbox", node.inside / "outbox", "--inbox", inbox, "--cluster", cluster.name, "--node", node.name)
+        shipped.append(cluster.senergy("ship", "--once", *where).stdout)
+    files = sorted(cluster.outside(inbox).rglob("*.jsonl"))
+    segments = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    kept = cluster.outside(cluster.files / "kept")
+    shutil.copytree(cluster.outside(inbox), kept)
+    # A time zone in which it is about noon, for the node whose clock is ahead must not be in another day.
+    hours = 12 - datetime.now(timezone.utc).hour
+    config = cluster.files / "site.toml"
+    cluster.outside(config).write_text(f'[site]\ntimezone = "Etc/GMT{-hours:+d}"\n')
+    options = ("--ledger", ledger, "--config", config)
+
+    def aggregate() -> Any:
+        return json.loads(cluster.senergy("aggregate", "--inbox", inbox, "--json", *options).stdout)
+
+    first = aggregate()
+    shutil.copytree(kept, cluster.outside(inbox), dirs_exist_ok=True)  # everything comes a second time
+    again = aggregate()
+    verified = json.loads(cluster.senergy("ledger", "verify", "--json", *options).stdout)
+    files_sql = f"'{cluster.outside(ledger)}/days/*/*.parquet', hive_partitioning=false"
+    rows = duckdb.sql(f"SELECT * FROM read_parquet({files_sql})").df().to_dict("records")
+
+    old = "22." in cluster.run("sinfo", "-V")
+    fields = ["JobIDRaw", "JobID", "State", "Start", "End", *([] if old else ["SLUID"])]
+    text = cluster.run(
+        "sacct", "-X", "-D", "-a", "-P", "-n", "-S", "now-1days", "-o", ",".join(fields), SLURM_TIME_FORMAT="%s"
+    )
+    records = []
+    for line in text.splitlines():
+        raw, job, state, start, end, *sluid = line.split("|")
+        if start.isdigit():
+            array = int(job.split("_")[0]) if "_" in job else 0
+            records.append(Record(int(raw), array, state.split(" ")[0], int(start), int(end), "".join(sluid)))
+    return Ran(
+        world, outcomes, last_s, open_uj, sessions_of(segments), records, shipped, first, again, verified, rows
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["22.05", "26.05"])
+def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
+    """What came out of this machine's own Slurm with cgroup v1, and of Slurm 26.05 with cgroup v2."""
+    old = request.param == "22.05"
+    if old and not Path("/sys/fs/cgroup/cpuacct").is_dir():
+        unavailable("no cgroup v1 is mounted on this machine")
+    root = None if old else request.getfixturevalue("root26")
+    prefix, port = ("a", 30810) if old else ("b", 31810)
+    python = sys.executable if old else "/opt/venv/bin/python"
+    names = ",".join(f"{prefix}{number}" for number in range(1, len(NODES) + 1))
+    hooks = REPOSITORY / "deploy" / "slurm"
+    options = (
+        "--confinement", "cgroup/v1" if old else "cgroup/v2", "--nodes", names,
+        "--prolog", hooks / "prolog.d", "--epilog", hooks / "epilog.d",
+    )  # fmt: skip
+    with started(f"agents{request.param[:2]}", port, root, python, *options) as cluster:
+        if not old:
+            install_requirements(cluster)
+        cgroup_root = Path("/sys/fs/cgroup") if old else cluster.outside(Path("/mnt/cgroup2"))
+        world = World(cluster, prefix, tmp_path_factory.mktemp("nodes"), cgroup_root)
+        try:
+            yield collect(world, *play(world))
+        finally:
+            for node in world.nodes.values():
+                node.kill()
+
+
+def test_the_segments_of_a_node_hold_every_microjoule_that_its_counters_moved(ran: Ran) -> None:
+    for label, node in ran.world.nodes.items():
+        sessions = [one for one in ran.sessions if one.node == node.name]
+        moved = sum(node.moved(name, ran.last_s) for name in node.counted())
+        assert moved > 1e9, label
+        assert sum(one.total for one in sessions) + ran.open_uj[node.name] == moved, label
+        for kind in ("package", "dram", "gpu"):
+            counted = sum(node.moved(name, ran.last_s) for name in node.counted(kind))
+            assert sum(one.uj[kind] for one in sessions) == counted, (label, kind)
+        for minor in range(4):
+            device = node.device(minor)
+            assert sum(one.gpus.get(device, 0) for one in sessions) == node.moved(f"nvml:{device}", ran.last_s), label
+
+
+ALONE = ("array", "requeue", "hour", "restarted", "orphan", "survived", "missed", "unhooked")
+
+
+@pytest.mark.parametrize("label", ALONE)
+def test_a_job_alone_on_its_node_gets_what_the_law_says_from_its_begin_to_its_end(ran: Ran, label: str) -> None:
+    for one in ran.of(label):
+        node = ran.node(one)
+        assert one.end - one.begin > 10 * NS
+        for kind in ("package", "dram", "gpu"):
+            if label == "unhooked" and kind != "package":
+                continue  # it has not asked for the node, so that its unused memory and GPUs are idle
+            assert one.uj[kind] == close_to(node.law_uj(node.counted(kind), one.begin, one.end)), kind
+        if label == "array":  # the only node with a meter for all of it
+            assert one.total == close_to(node.law_uj(["rapl:psys"], one.begin, one.end))
+            assert one.uj["other"] > 0
+
+
+def test_sessions_begin_and_end_when_sacct_says(ran: Ran) -> None:
+    for outcome in ran.outcomes.values():
+        outcome.result()
+    jobs = [one for one in ran.sessions if one.job]
+    assert len(jobs) == 16  # 3 tasks, 2 runs of the requeued one, 2 nodes of one
+    for one in jobs:
+        record, ahead = ran.record(one), ran.node(one).clock_ns or 0
+        # Without a hook a job is found within two seconds, and given up when its folder is seen to be gone.
+        late = 3.5 if one.segments[0]["origin"] == "discovered" else 1.5
+        assert (one.begin - ahead) / NS == pytest.approx(record.start + 0.5, abs=late), one
+        assert (one.end - ahead) / NS == pytest.approx(record.end + 0.5, abs=late), one
+        assert (one.sluid == "") == (record.sluid == "")
+
+
+def test_jobs_that_share_a_node_get_the_idle_floor_by_cpus_and_the_rest_by_cpu_time(ran: Ran) -> None:
+    half, quarter = ran.one("half"), ran.one("quarter")
+    seen = ran.outcomes["shared"].result()["seen"]
+    node = ran.node(half)
+    watts = node.law_uj(node.counted("package"), node.wall0, node.wall0 + NS) / 1e6
+    for one, label, cpus in ((half, "half", 2), (quarter, "quarter", 4)):
+        expected = PACKAGE_IDLE_W * cpus / CPUS * (one.end - one.begin) / 1e3
+        windows = list(zip(seen, seen[1:], strict=False))
+        for number, ((begin, before), (end, after)) in enumerate(windows):
+            used = {name: after[name] - before[name] for name in before}
+            begin = one.begin if number == 0 else max(begin, one.begin)
+            end = one.end if number == len(windows) - 1 else min(end, one.end)
+            expected += (watts - PACKAGE_IDLE_W) * used[label] / sum(used.values()) * (end - begin) / 1e3
+        assert one.uj["package"] == close_to(expected)
+    assert half.uj["package"] > 1.2 * quarter.uj["package"]
+    assert half.segments[0]["cpu_time_ns"] / quarter.segments[0]["cpu_time_ns"] == pytest.approx(2, rel=0.2)
+
+
+def test_gpus_belong_to_the_job_that_holds_them_on_each_of_its_nodes(ran: Ran) -> None:
+    held = ran.outcomes["gpu"].result()
+    for label, nodes in (("gpus", ("gpu1", "gpu2")), ("gpu", ("gpu1",))):
+        for where in nodes:
+            one, node = ran.one(label, where), ran.world.nodes[where]
+            devices = [node.device(minor) for minor in held[label][node.name]]
+            assert len(devices) == (2 if label == "gpus" else 1)
+            assert set(one.gpus) == set(devices)
+            for device in devices:
+                assert one.gpus[device] == close_to(node.law_uj([f"nvml:{device}"], one.begin, one.end))
+            assert one.uj["gpu"] == sum(one.gpus.values())
+
+
+def test_each_task_of_an_array_is_a_job_of_its_own(ran: Ran) -> None:
+    tasks = ran.of("array")
+    assert len({one.job for one in tasks}) == len(tasks) == 3
+    assert all(before.end <= after.begin for before, after in zip(tasks, tasks[1:], strict=False))
+
+
+def test_a_requeued_job_has_a_session_for_each_run(ran: Ran) -> None:
+    first, second = ran.of("requeue")
+    assert (first.restart, second.restart) == (0, 1)
+    assert first.end <= second.begin
+    assert [one.segments[-1]["closed"] for one in (first, second)] == ["epilog", "epilog"]
+    assert ran.record(first) != ran.record(second)
+
+
+def test_a_job_across_an_hour_has_a_segment_in_each_and_they_add_up(ran: Ran) -> None:
+    one = ran.one("hour")
+    node = ran.node(one)
+    before, after = one.segments
+    boundary = one.end // HOUR_NS * HOUR_NS
+    assert [part["hour"] for part in one.segments] == [
+        time.strftime("%Y-%m-%dT%H", time.gmtime(moment // NS)) for moment in (boundary - NS, boundary)
+    ]
+    assert before["end"] == after["start"] == boundary
+    assert (before["final"], after["final"]) == (False, True)
+    for part in one.segments:
+        expected = node.law_uj(node.counted(), part["start"], part["end"])
+        assert part["end"] - part["start"] > 5 * NS
+        assert sum(part["uj"].values()) == close_to(expected)
+
+
+def test_a_job_outlives_its_slurmd_and_ends_with_its_epilog(ran: Ran) -> None:
+    one = ran.one("restarted")
+    assert ran.record(one).state == "COMPLETED"
+    assert [part["closed"] for part in one.segments if part["final"]] == ["epilog"]
+
+
+def test_a_job_whose_epilog_never_came_is_closed_as_an_orphan(ran: Ran) -> None:
+    one = ran.one("orphan")
+    assert [part["closed"] for part in one.segments if part["final"]] == ["orphan"]
+    assert f"job {one.job} is gone without an Epilog" in ran.node(one).log()
+
+
+def test_an_agent_that_was_killed_goes_on_with_the_job_and_learns_of_an_end_that_it_missed(ran: Ran) -> None:
+    survived, missed = ran.one("survived"), ran.one("missed")
+    for one in (survived, missed):
+        assert [part["closed"] for part in one.segments if part["final"]] == ["epilog"]
+    assert "going on after" in ran.node(missed).log()
+
+
+def test_a_job_that_no_hook_announced_is_discovered(ran: Ran) -> None:
+    one = ran.one("unhooked")
+    assert {part["origin"] for part in one.segments} == {"discovered"}
+    assert one.segments[-1]["closed"] == "orphan"
+    assert len(one.gpus) == 2  # as its processes' environment says
+
+
+def test_the_ledger_has_each_jobs_energy_in_the_row_of_its_record(ran: Ran) -> None:
+    jobs = [one for one in ran.sessions if one.job]
+    for record in {ran.record(one) for one in jobs}:
+        sessions = [one for one in jobs if ran.record(one) == record]
+        rows = [row for row in ran.rows if row["job_id"] == record.job and abs(epoch(row["start"]) - record.start) < 1]
+        assert {row["user"] for row in rows} == {"sealice"}
+        assert {row["provenance"] for row in rows} == {"measured"}
+        for domain in DOMAINS:
+            kwh = sum(row[f"{domain}_kwh"] for row in rows)
+            assert kwh * 3.6e12 == pytest.approx(sum(one.uj[domain] for one in sessions), rel=1e-9), record
+        assert min(row["coverage"] for row in rows) > 0.8
+
+
+def epoch(moment: Any) -> float:
+    return moment.timestamp() if hasattr(moment, "timestamp") else float(moment)
+
+
+def test_the_ledger_has_each_nodes_energy_and_says_so(ran: Ran) -> None:
+    assert not ran.aggregated["set_aside"]
+    assert all(day["holds"] for day in ran.verified)
+    by_node: dict[str, int] = {}
+    for day in ran.verified:
+        for name, uj in day["by_node_uj"].items():
+            by_node[name] = by_node.get(name, 0) + uj
+    law = {
+        node.name: sum(node.sim.energy_uj(name, ran.last_s) for name in node.counted())
+        for node in ran.world.nodes.values()
+    }
+    assert by_node == {name: close_to(uj, 0.001) for name, uj in law.items()}
+    assert sum(row["it_kwh"] for row in ran.rows) * 3.6e12 == close_to(sum(law.values()), 0.001)
+    assert not [row for row in ran.rows if row["state"] == "NO_RECORD"]
+
+
+def test_what_was_shipped_twice_counts_once(ran: Ran) -> None:
+    assert len(ran.shipped) == len(NODES)
+    assert all("0 stayed behind, 0 left alone" in text for text in ran.shipped)
+    assert ran.aggregated["days_written"] >= 1
+    assert ran.again["days_written"] == 0
