@@ -230,7 +230,8 @@ def case(python: str, seconds: float, runs: int, *, counters: bool) -> bool:
     size = max(ours.peak_mb for ours, _ in found)
     print(
         f"median of {runs}: the agent takes {whole:.2f} of codecarbon's CPU as whole processes "
-        f"(wanted: at most {CPU_SHARE:g}), {sampling:.2f} while sampling only; {size:.1f} MB (wanted: at most {LIMIT_MB})"
+        f"(wanted: at most {CPU_SHARE:g}), {sampling:.2f} while sampling only; "
+        f"{size:.1f} MB (wanted: at most {LIMIT_MB})"
     )
     return whole <= CPU_SHARE and size <= LIMIT_MB
 

@@ -223,12 +223,13 @@ class Load:
     def _table(self) -> dict[str, Any]:
         paths = {name: str(self.root / name) for name in ("hooks", "outbox")}
         return {
-            **paths, "node": "n1", "cluster": "sim", "state_dir": str(self.root / "state"), "cpus": CPUS, "mem_bytes": MEMORY,
+            **paths, "node": "n1", "cluster": "sim", "state_dir": str(self.root / "state"),
+            "cpus": CPUS, "mem_bytes": MEMORY,
             "socket": str(self.root / "agent.sock"), "cgroup_root": str(self.root / "cgroup"),
         }  # fmt: skip
 
     def start_agent(self, libraries: Path = FAKELIB, **more: str) -> subprocess.Popen[bytes]:
-        """`senergy agent` on this node, once all jobs are in its snapshot. Raises RuntimeError where it does not come up.
+        """`senergy agent` on this node, once all jobs are in its snapshot. Raises RuntimeError if it does not come up.
 
         libraries: where it finds pynvml. more: environment variables.
         """

@@ -81,6 +81,8 @@ class Session(msgspec.Struct, kw_only=True):
     seen: bool = False
     """Whether its cgroup folder was ever there."""
     missing_since_ns: int = 0
+    at_missing: dict[str, int] | None = None
+    """What the open hour held when its folder was first missed: without an Epilog the job ended then."""
 
     start: int = 0
     end: int = 0
@@ -105,6 +107,27 @@ class Session(msgspec.Struct, kw_only=True):
         """Whether the open hour holds nothing worth a segment."""
         return not self.samples and not (self.package or self.dram or self.gpu or self.other)
 
+    def remember(self) -> None:
+        """Keeps what the open hour holds, for `give_back`."""
+        names = ("package", "dram", "gpu", "other", "samples", "gap_ns", "end")
+        self.at_missing = {name: getattr(self, name) for name in names}
+        self.at_missing |= {f"gpu:{device}": uj for device, uj in self.by_gpu.items()}
+
+    def give_back(self, idle: Session) -> None:
+        """What it got since `remember` was nobody's."""
+        then, self.at_missing = self.at_missing, None
+        if then is None:
+            return
+        for name in ("package", "dram", "gpu", "other"):
+            setattr(idle, name, getattr(idle, name) + getattr(self, name) - then[name])
+            setattr(self, name, then[name])
+        for device, uj in self.by_gpu.items():
+            before = then.get(f"gpu:{device}", 0)
+            if uj > before:
+                idle.by_gpu[device] = idle.by_gpu.get(device, 0) + uj - before
+            self.by_gpu[device] = before
+        self.samples, self.gap_ns, self.end = then["samples"], then["gap_ns"], then["end"]
+
     def cut(self, stamp: Stamp, closed: str = "") -> Segment:
         """The open hour as a segment; the session goes on with an empty one. closed: why it is the last one."""
         gpus = [GpuUse(uuid, stamp.models.get(uuid, ""), uj) for uuid, uj in sorted(self.by_gpu.items())]
@@ -119,7 +142,7 @@ class Session(msgspec.Struct, kw_only=True):
         self.earlier_uj = [
             a + b for a, b in zip(self.earlier_uj, (self.package, self.dram, self.gpu, self.other), strict=True)
         ]
-        self.start = self.end
+        self.start, self.at_missing = self.end, None
         self.package = self.dram = self.gpu = self.other = 0
         self.by_gpu = {}
         self.cpu_time_ns = self.samples = self.gap_ns = 0

@@ -67,10 +67,10 @@ class Sessions:
         if live is not None:
             if live.session.key == key:
                 return  # read once already, before a restart
-            self.agent.close(live, "orphan")
+            self._orphan(live)
         for older in [one for one in self.agent.engine.lives if one.session.job_id == hook.job_id and hook.job_id > 0]:
             self.agent.say(f"job {hook.job_id} began again without an Epilog of its earlier run")
-            self.agent.close(older, "orphan")
+            self._orphan(older)
         session = Session(
             job_id=hook.job_id,
             restart_count=hook.restart_count,
@@ -125,7 +125,10 @@ class Sessions:
         group = self.tree.open(session.job_id, session.uid, session.sluid)
         if group is None:
             return False
-        live.group, session.seen, session.missing_since_ns = group, True, 0
+        if session.seen and not group.populated():  # left behind
+            group.close()
+            return False
+        live.group, session.seen, session.missing_since_ns, session.at_missing = group, True, 0, None
         return True
 
     def attach_new(self, now_ns: int) -> None:
@@ -139,6 +142,8 @@ class Sessions:
         changed = False
         lives = self.agent.engine.lives
         for live in list(lives):
+            if live.group is not None and live.cpu_delta == 0 and not live.group.populated():
+                live.close()
             if live.group is None and not self.attach(live):
                 changed |= self._gone(live, now_ns, wall_ns)
         known = {live.group.path for live in lives if live.group is not None}
@@ -156,13 +161,19 @@ class Sessions:
         session = live.session
         if not session.missing_since_ns:
             session.missing_since_ns = now_ns
+            session.remember()
             return False
         waited = (now_ns - session.missing_since_ns) / NS
         if waited < (self.agent.options.orphan_s if session.seen else NEVER_SEEN_S):
             return False
         self.agent.say(f"job {session.job_id} is gone without an Epilog; its session was closed")
-        self.agent.close(live, "orphan")
+        self._orphan(live)
         return True
+
+    def _orphan(self, live: Live) -> None:
+        """Ends a session that has no Epilog, as it was when its folder was first missed."""
+        live.session.give_back(self.agent.engine.idle)
+        self.agent.close(live, "orphan")
 
     def _discover(self, folder: Folder, wall_ns: int, *, v2: bool) -> bool:
         """A job that no hook announced."""
@@ -170,6 +181,9 @@ class Sessions:
             group = Group(folder.path, v2=v2)
             made = min(int(os.stat(folder.path).st_ctime_ns), wall_ns)  # noqa: PTH116
         except OSError:
+            return False
+        if not group.populated():  # left behind by a job that has ended
+            group.close()
             return False
         said = process_environment(folder.path, self.agent.options.sources.proc_root)
         job_id = folder.job_id if folder.job_id is not None else _number(said.get("SLURM_JOB_ID", ""), NO_ID)

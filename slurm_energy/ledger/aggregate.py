@@ -200,8 +200,8 @@ def _rows_sql(con: duckdb.DuckDBPyConnection, job: Job) -> str:
     _take_days(con, 0, 0)
     backend = ibis.duckdb.from_connection(con)
     jobs, ratings, days = (backend.table(name) for name in ("jobs", "ratings", "days"))
-    anything = con.execute("SELECT count(*) FROM energy").fetchone()
-    energy = backend.table("energy") if anything and anything[0] else None
+    anything = con.execute("SELECT count(*) FROM energy").fetchall()  # fetchone would leave the connection in use
+    energy = backend.table("energy") if anything[0][0] else None
     return str(ibis.to_sql(ledger_rows(jobs, ratings, days, energy, job.plugin, job.profile.name), dialect="duckdb"))
 
 

@@ -40,8 +40,8 @@ SCHEMA = pa.schema(
 )  # fmt: skip
 _LARGEST_UJ = 1 << 60
 _LARGEST = 1 << 62
-_LONGEST_NAME = 64
-"""Slurm's own names of clusters and nodes are no longer."""
+_LONGEST_NAME = 200
+"""Of a cluster or node, as bytes of a file name; Slurm's own are far shorter."""
 _HOUR = re.compile(r"20\d\d-\d\d-\d\dT([01]\d|2[0-3])", re.ASCII)
 UNBOOKED, UNREPORTED = "unbooked.json", "unreported.json"
 
@@ -157,7 +157,7 @@ def _row(line: bytes) -> tuple[object, ...]:
     if not _HOUR.fullmatch(one.hour):
         raise ValueError(f"hour {one.hour!r}")
     date.fromisoformat(one.hour[:10])
-    if not 0 < len(one.cluster) <= _LONGEST_NAME or not 0 < len(one.node) <= _LONGEST_NAME:
+    if any(not 0 < len(quote(name, safe="")) <= _LONGEST_NAME for name in (one.cluster, one.node)):
         raise ValueError("no name, or one that is too long, of cluster or node")
     numbers = (one.job_id, one.restart_count, one.session_start, one.uid, one.start, one.cpu_time_ns, one.samples)
     if any(not -1 <= number < _LARGEST for number in (*numbers, one.end)) or one.gap_s < 0:

@@ -50,6 +50,13 @@ class Group:
         """Memory in use, bytes; 0 where the controller is not on. Raises OSError once the folder is gone."""
         return int(os.pread(self._mem, 32, 0)) if self._mem >= 0 else 0
 
+    def populated(self) -> bool:
+        """False where it holds no process: a slurmstepd that was killed leaves an empty folder behind."""
+        if self._v2:
+            return b"populated 0" not in _content(f"{self.path}/cgroup.events")
+        lists = [folder for folder, _, files in os.walk(self.path) if "cgroup.procs" in files]
+        return not lists or any(_content(f"{folder}/cgroup.procs") for folder in lists)
+
     def close(self) -> None:
         """Closes the files."""
         os.close(self._cpu)
@@ -100,6 +107,14 @@ class Tree:
                 except OSError:
                     continue
         return None
+
+
+def _content(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            return file.read(4096)
+    except OSError:
+        return b""
 
 
 def _entries(path: str) -> list[os.DirEntry[str]]:

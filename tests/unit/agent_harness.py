@@ -61,7 +61,7 @@ class Cgroups:
         """A job's folder; environment: of its one process, in the proc tree `proc`."""
         folder = self.folder(job_id, uid, sluid)
         (folder / "step_0").mkdir(parents=True)
-        (folder / "step_0" / "cgroup.procs").write_text(f"{pid}\n" if environment else "")
+        (folder / "step_0" / "cgroup.procs").write_text(f"{pid}\n")
         if self.version == 1:
             self._memory(folder).mkdir(parents=True)
         if environment and proc:

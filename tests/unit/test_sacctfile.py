@@ -198,6 +198,13 @@ def test_a_last_line_that_was_cut_off_is_set_aside_with_its_place(cut: int) -> N
     assert f"fields where the header has {len(COLUMNS)}" in aside.reason
 
 
+@pytest.mark.parametrize("begun", ["8", "8|", "8|8"])
+def test_a_line_that_had_only_begun_is_no_text_of_the_row_before(begun: str) -> None:
+    parsed = parse(PLAIN + begun)
+    assert parsed.records[0]["comment"] == ""
+    assert [(aside.line, aside.text) for aside in parsed.set_aside] == [(3, begun)]
+
+
 def test_a_last_line_without_a_newline_counts() -> None:
     assert key(parse(PLAIN.rstrip("\n"))) == key(parse(PLAIN))
 
