@@ -390,9 +390,9 @@ def ticks(blocks: int) -> bool:
             f"{jobs:4} {name:12}{ms['agent']:7.3f}{ms['files']:12.3f}{by_files:8.2f}"
             f"{ms['all']:19.3f}{by_all:8.2f}{ms['nvml']:12.3f}"
         )
-        if jobs == 64:
-            good &= by_files <= LIMIT
-    print(f"wanted with 64 jobs: at most {LIMIT} times a loop over the same files")
+        if jobs == 64:  # plain files are read quicker than a cgroup's, and no node has plain files
+            good &= by_all <= LIMIT and (kind is PlainJobs or by_files <= LIMIT)
+    print(f"wanted with 64 jobs: at most {LIMIT} times a loop over the same files; job files alone: those of real cgroups")
     return good
 
 

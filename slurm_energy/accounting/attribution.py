@@ -15,16 +15,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
 
-class Usage(NamedTuple):
+
+class Usage(msgspec.Struct):
     """One job's use of a node in one interval: counts, ns, bytes; `gpus` are device names; `alone`: no other job may be
-    on its node."""
+    on its node. Mutable, for the agent fills in the figures of a tick and makes none anew."""
 
     cpus: int
     cpu_ns: int
     mem_alloc: int
     mem_used: int
-    gpus: Sequence[str]
+    gpus: list[str]
     alone: bool
 
 
@@ -66,10 +68,11 @@ def split_exact(total: int, weights: Sequence[int]) -> list[int]:
         raise ValueError(f"cannot split {total} by weights {list(weights)[:8]}")
     if total == 0:
         return [0] * len(weights)
-    parts = [total * weight // whole for weight in weights]
+    divided = [divmod(total * weight, whole) for weight in weights]
+    parts = [part for part, _ in divided]
     rest = total - sum(parts)
     if rest:
-        remainders = [-(total * weight % whole) for weight in weights]
+        remainders = [-remainder for _, remainder in divided]
         for index in sorted(range(len(weights)), key=remainders.__getitem__)[:rest]:
             parts[index] += 1
     return parts
@@ -96,13 +99,22 @@ def attribute(moved: Moved, jobs: Sequence[Usage], node: NodeShape, length_ns: i
         dram = _floor_and_rest(moved.dram, dram_floor, held, node.mem_bytes, used if any(used) else held)
     else:
         dram = _floor_and_rest(moved.dram, dram_floor, cpus, node.cpus, used if any(used) else cpus)
+    holders: dict[str, list[int]] = {}
+    for index, job in enumerate(jobs):
+        for device in job.gpus:
+            holders.setdefault(device, []).append(index)
     gpu = [0] * (count + 1)
     by_device = {}
     for device, uj in moved.gpus.items():
-        holders = [1 if device in job.gpus else 0 for job in jobs]
-        parts = [*split_exact(uj, holders), 0] if any(holders) else [0] * count + [uj]
-        by_device[device] = parts
-        gpu = [so_far + part for so_far, part in zip(gpu, parts, strict=True)]
+        parts = by_device[device] = [0] * (count + 1)
+        held = holders.get(device)
+        if held:
+            for index, part in zip(held, split_exact(uj, [1] * len(held)), strict=True):
+                parts[index] += part
+                gpu[index] += part
+        else:
+            parts[-1] = uj
+            gpu[-1] += uj
     other = [0] * (count + 1)
     if moved.other:
         weights = [a + b + c for a, b, c in zip(package, dram, gpu, strict=True)]

@@ -26,6 +26,8 @@ from slurm_energy.sources.base import Counter, Refusal
 log = logging.getLogger("senergy.agent")
 UNNAMED = ("", "cluster")
 """Names of a cluster that no site chose."""
+SCAN_NS = 5 * NS
+"""How often the cgroup tree is looked through, beside each look at which a hook came."""
 FLUSH_AT = 2000
 """Segments that wait for no flush time any more."""
 
@@ -142,7 +144,7 @@ class Agent:
         self.ticks += 1
         changed = bool(events)
         if now >= self._next_scan or events:
-            self._next_scan = now + 2 * NS
+            self._next_scan = now + SCAN_NS
             changed |= self.sessions.scan(now, wall)
             engine.learn_to(self._configured_floors())
         if (changed or now >= self._next_checkpoint or len(self.pending) >= FLUSH_AT) and self.checkpoint():

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from slurm_energy.accounting.attribution import Moved, NodeShape, Shares, Usage, attribute, split_exact
+from slurm_energy.accounting.attribution import Moved, NodeShape, Shares, attribute, split_exact
 from slurm_energy.agent.clock import HOUR_NS
 from slurm_energy.agent.meters import Meter
 from slurm_energy.agent.session import Live, Session
@@ -115,20 +115,18 @@ class Engine:
                 used = int(session.cpu_rate * length)
             else:
                 used = session.cpus * length if interval > LONG_NS else 0
-            usages.append(
-                Usage(session.cpus, used, session.mem_bytes, session.mem_last, session.gpus, session.alone)
-            )  # fmt: skip
+            usages.append(live.usage(used))
         if not lives and not gap:
             self._learn(moved, length)
         shares = attribute(moved, usages, self.shape, length)
         gap_ns = length if gap else 0
         package, dram, gpu, other = shares.package, shares.dram, shares.gpu, shares.other
-        for index, live in enumerate(lives):
+        for live, a, b, c, d in zip(lives, package, dram, gpu, other, strict=False):  # the last of each is idle
             session = live.session
-            session.package += package[index]
-            session.dram += dram[index]
-            session.gpu += gpu[index]
-            session.other += other[index]
+            session.package += a
+            session.dram += b
+            session.gpu += c
+            session.other += d
             session.samples += 1
             session.gap_ns += gap_ns
             session.end = wall_ns
@@ -141,9 +139,12 @@ class Engine:
         idle.gap_ns += gap_ns
         idle.end = wall_ns
         for device, parts in shares.gpus.items():
+            if parts[-1]:  # held by no job, or by one alone: then the last is 0
+                idle.by_gpu[device] = idle.by_gpu.get(device, 0) + parts[-1]
+                continue
             for index, uj in enumerate(parts):
                 if uj:
-                    by_gpu = lives[index].session.by_gpu if index < len(lives) else idle.by_gpu
+                    by_gpu = lives[index].session.by_gpu
                     by_gpu[device] = by_gpu.get(device, 0) + uj
         if length:
             self.shares = (list(lives), shares, length)

@@ -8,10 +8,11 @@ from slurm_energy.sources.base import Counter, Unreadable
 class Meter:
     """One counter and what it showed last."""
 
-    __slots__ = ("counter", "gaps", "last", "last_ns", "lost", "peak_uw", "rate_uw", "total_uj", "why")
+    __slots__ = ("counter", "gaps", "last", "last_ns", "limit_uw", "lost", "peak_uw", "rate_uw", "total_uj", "why")
 
     def __init__(self, counter: Counter) -> None:
         self.counter = counter
+        self.limit_uw = int(counter.max_w * 1_000_000)
         self.last: int | None = None
         self.last_ns = 0
         self.peak_uw = self.rate_uw = 0
@@ -45,8 +46,8 @@ class Meter:
         if moved < 0 and span:
             moved += span
         # The most it can have moved: by its rating, or by what it was ever seen to draw if that is less.
-        limit_uw = int(self.counter.max_w * 1_000_000)
-        ambiguous = bool(span) and min(limit_uw, 2 * self.peak_uw or limit_uw) * elapsed >= span * 1_000_000_000
+        limit_uw = self.limit_uw
+        ambiguous = span and min(limit_uw, 2 * self.peak_uw or limit_uw) * elapsed >= span * 1_000_000_000
         # A counter's own clock may lag behind ours: two seconds of grace.
         if moved < 0 or ambiguous or moved * 1_000_000_000 > limit_uw * (elapsed + 2_000_000_000):
             self.gaps += 1

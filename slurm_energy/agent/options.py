@@ -20,7 +20,7 @@ class AgentOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     node: str = ""
     cluster: str = "cluster"
     period_s: float = 1.0
-    checkpoint_s: float = 10.0
+    checkpoint_s: float = 30.0
     flush_s: float = 300.0
     orphan_s: float = 60.0
     hooks: str = "/run/slurm-energy/hooks"

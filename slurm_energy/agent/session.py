@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from slurm_energy.accounting.attribution import Usage
 from slurm_energy.slurm.cgroup import Group
 
 SCHEMA = 1
@@ -163,7 +164,7 @@ class Stamp(NamedTuple):
 class Live:
     """A session with its open cgroup files and the scratch of the current tick; not in the checkpoint."""
 
-    __slots__ = ("_rate_cpu_ns", "_rate_ns", "cpu_delta", "group", "session", "since_ns")
+    __slots__ = ("_rate_cpu_ns", "_rate_ns", "_usage", "cpu_delta", "group", "session", "since_ns")
 
     def __init__(self, session: Session, now_ns: int) -> None:
         """now_ns: when `session.cpu_last_ns` was so (monotonic)."""
@@ -172,6 +173,7 @@ class Live:
         self.cpu_delta = -1
         self.since_ns = now_ns
         self._rate_cpu_ns, self._rate_ns = session.cpu_last_ns, now_ns
+        self._usage = Usage(session.cpus, 0, session.mem_bytes, 0, session.gpus, session.alone)
 
     def look(self, now_ns: int) -> None:
         """Reads what its processes used since the last look; -1 where that cannot be known."""
@@ -180,8 +182,7 @@ class Live:
         if self.group is None:
             return
         try:
-            cpu = self.group.cpu_ns()
-            session.mem_last = self.group.memory()
+            cpu, session.mem_last = self.group.read()
         except (OSError, ValueError):  # the folder is gone; its last rate is what counts until the Epilog comes
             self.close()
             return
@@ -192,6 +193,14 @@ class Live:
         if elapsed_ns >= RATE_NS:
             session.cpu_rate = max(cpu - self._rate_cpu_ns, 0) / elapsed_ns
             self._rate_cpu_ns, self._rate_ns = cpu, now_ns
+
+    def usage(self, cpu_ns: int) -> Usage:
+        """What the job used in an interval; the same object each time."""
+        session, usage = self.session, self._usage
+        if usage.gpus is not session.gpus:  # a hook has said more of the job: its devices come as a new list
+            self._usage = usage = Usage(session.cpus, 0, session.mem_bytes, 0, session.gpus, session.alone)
+        usage.cpu_ns, usage.mem_used = cpu_ns, session.mem_last
+        return usage
 
     def close(self) -> None:
         """Lets go of the files."""

@@ -148,10 +148,10 @@ class Sessions:
                 changed |= self._gone(live, now_ns, wall_ns)
         known = {live.group.path for live in lives if live.group is not None}
         still_there = set()
-        for folder, v2 in self.tree.folders():
-            if folder.path in self.closed and folder.path not in known:
+        for folder, v2 in self.tree.folders(known):
+            if folder.path in self.closed:
                 still_there.add(folder.path)
-            elif folder.path not in known:
+            else:
                 changed |= self._discover(folder, wall_ns, v2=v2)
         self.closed = still_there
         return changed

@@ -105,7 +105,14 @@ def _of_record(domain: str) -> str:
 def _source(files: Sequence[Path]) -> str:
     if files:
         return "read_parquet([" + ", ".join(quoted(str(file)) for file in files) + "], hive_partitioning=false)"
-    columns = {"cluster": "VARCHAR", "node": "VARCHAR", "sluid": "VARCHAR", "hour": "VARCHAR", '"user"': "VARCHAR", "account": "VARCHAR"}
+    columns = {
+        "cluster": "VARCHAR",
+        "node": "VARCHAR",
+        "sluid": "VARCHAR",
+        "hour": "VARCHAR",
+        '"user"': "VARCHAR",
+        "account": "VARCHAR",
+    }
     columns |= {'"partition"': "VARCHAR", "measured": "VARCHAR", "gap_s": "DOUBLE"}
     numbers = (
         "job_id",

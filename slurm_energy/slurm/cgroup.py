@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import NamedTuple
 
+_pread = os.pread
 _JOB = re.compile(r"job_(\d+)")
 _SLUID = re.compile(r"s[0-9A-HJKMNP-TV-Z]{13}")
 
@@ -57,6 +58,12 @@ class Group:
         lists = [folder for folder, _, files in os.walk(self.path) if "cgroup.procs" in files]
         return not lists or any(_content(f"{folder}/cgroup.procs") for folder in lists)
 
+    def read(self) -> tuple[int, int]:
+        """CPU time so far, ns, and memory in use, bytes (0: not counted). Raises OSError once the folder is gone, ValueError."""
+        cpu = _pread(self._cpu, 256, 0)
+        memory = int(_pread(self._mem, 32, 0)) if self._mem >= 0 else 0
+        return (int(cpu[11:].split(b"\n", 1)[0]) * 1000 if self._v2 else int(cpu)), memory
+
     def close(self) -> None:
         """Closes the files."""
         os.close(self._cpu)
@@ -84,12 +91,12 @@ class Tree:
                     yield path, v2
                     break
 
-    def folders(self) -> Iterator[tuple[Folder, bool]]:
-        """All jobs' folders, and whether each is of cgroup v2."""
+    def folders(self, known: Container[str] = ()) -> Iterator[tuple[Folder, bool]]:
+        """The jobs' folders whose paths are not known yet, and whether each is of cgroup v2."""
         for base, v2 in self._bases():
             parents = [base] if v2 else [entry.path for entry in _entries(base) if entry.name.startswith("uid_")]
             for parent in parents:
-                for entry in _entries(parent):
+                for entry in _entries(parent, known):
                     if match := _JOB.fullmatch(entry.name):
                         yield Folder(entry.path, int(match[1]), None), v2
                     elif v2 and _SLUID.fullmatch(entry.name):
@@ -117,10 +124,10 @@ def _content(path: str) -> bytes:
         return b""
 
 
-def _entries(path: str) -> list[os.DirEntry[str]]:
+def _entries(path: str, known: Container[str] = ()) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(path) as entries:
-            return [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
+            return [entry for entry in entries if entry.path not in known and entry.is_dir(follow_symlinks=False)]
     except OSError:
         return []
 

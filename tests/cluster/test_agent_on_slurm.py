@@ -6,7 +6,6 @@ law and the moments of its session, which sacct has to agree with, and from noth
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import re
@@ -17,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timezone
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -199,15 +199,34 @@ def run_restarted(world: World) -> None:
     world.wait("restarted", "end")
 
 
-def run_orphan(world: World) -> None:
-    """slurmd is killed while a job runs, and started again when the agent has given the job up."""
+def run_orphan(world: World) -> int:
+    """slurmd and all that it had started are killed, as when its unit is; it is back when the agent has given the job up.
+
+    What is left is the job's folder in the cgroup tree, with no process in it. Gives the moment.
+    """
     node = world.nodes["orphan"]
-    world.submit("orphan", *world.on("orphan"), "--exclusive", work="sleep 15")
-    world.wait("orphan", seconds=4)
+    job = world.submit("orphan", *world.on("orphan"), "--exclusive", "--no-requeue", work="sleep 300")
+    world.wait("orphan", seconds=13)
+    folder = world.job_folder("orphan")
+    inside = {int(pid) for file in folder.rglob("cgroup.procs") for pid in file.read_text().split()}
+    stepds = {pid for one in inside for pid in (one, parent_of(one)) if "slurmstepd" in command_of(pid)}
     kill_slurmd(node)
-    world.wait("orphan", "end")
+    for pid in (*stepds, *(inside - stepds)):
+        os.kill(pid, signal.SIGKILL)
+    moment = time.time_ns()
     wait_until("the agent to close the orphan", lambda: (shown := node.snapshot()) is not None and not shown.jobs)
+    assert folder.exists()
     node.start_slurmd()
+    world.cluster.run("scancel", str(job))  # Slurm 26.05 takes minutes to see that it is not there any more
+    return moment
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
 
 
 def kill_slurmd(node: Node) -> None:
@@ -227,7 +246,7 @@ def run_crash(world: World) -> None:
     world.wait("missed", seconds=4)
     node.kill()
     world.wait("missed", "end", seconds=2)
-    wait_until("the Epilog's file", lambda: glob.glob(f"{world.cluster.outside(node.hooks)}/*-epilog.*"))
+    wait_until("the Epilog's file", lambda: list(world.cluster.outside(node.hooks).glob("*-epilog.*")))
     node.start()
 
 
@@ -389,6 +408,8 @@ def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         finally:
             for node in world.nodes.values():
                 node.kill()
+                if not node.slurmd():  # a scenario went wrong; without it nothing ends its jobs
+                    node.start_slurmd()
 
 
 def test_the_segments_of_a_node_hold_every_microjoule_that_its_counters_moved(ran: Ran) -> None:
@@ -432,7 +453,8 @@ def test_sessions_begin_and_end_when_sacct_says(ran: Ran) -> None:
         # Without a hook a job is found within two seconds, and given up when its folder is seen to be gone.
         late = 3.5 if one.segments[0]["origin"] == "discovered" else 1.5
         assert (one.begin - ahead) / NS == pytest.approx(record.start + 0.5, abs=late), one
-        assert (one.end - ahead) / NS == pytest.approx(record.end + 0.5, abs=late), one
+        if record.job != ran.world.ids["orphan"]:  # of which Slurm learns later than the agent
+            assert (one.end - ahead) / NS == pytest.approx(record.end + 0.5, abs=late), one
         assert (one.sluid == "") == (record.sluid == "")
 
 
@@ -443,7 +465,7 @@ def test_jobs_that_share_a_node_get_the_idle_floor_by_cpus_and_the_rest_by_cpu_t
     watts = node.law_uj(node.counted("package"), node.wall0, node.wall0 + NS) / 1e6
     for one, label, cpus in ((half, "half", 2), (quarter, "quarter", 4)):
         expected = PACKAGE_IDLE_W * cpus / CPUS * (one.end - one.begin) / 1e3
-        windows = list(zip(seen, seen[1:], strict=False))
+        windows = list(pairwise(seen))
         for number, ((begin, before), (end, after)) in enumerate(windows):
             used = {name: after[name] - before[name] for name in before}
             begin = one.begin if number == 0 else max(begin, one.begin)
@@ -470,7 +492,7 @@ def test_gpus_belong_to_the_job_that_holds_them_on_each_of_its_nodes(ran: Ran) -
 def test_each_task_of_an_array_is_a_job_of_its_own(ran: Ran) -> None:
     tasks = ran.of("array")
     assert len({one.job for one in tasks}) == len(tasks) == 3
-    assert all(before.end <= after.begin for before, after in zip(tasks, tasks[1:], strict=False))
+    assert all(before.end <= after.begin for before, after in pairwise(tasks))
 
 
 def test_a_requeued_job_has_a_session_for_each_run(ran: Ran) -> None:
@@ -506,6 +528,7 @@ def test_a_job_outlives_its_slurmd_and_ends_with_its_epilog(ran: Ran) -> None:
 def test_a_job_whose_epilog_never_came_is_closed_as_an_orphan(ran: Ran) -> None:
     one = ran.one("orphan")
     assert [part["closed"] for part in one.segments if part["final"]] == ["orphan"]
+    assert 0 <= one.end - ran.outcomes["orphan"].result() < 3.5 * NS
     assert f"job {one.job} is gone without an Epilog" in ran.node(one).log()
 
 
@@ -533,7 +556,8 @@ def test_the_ledger_has_each_jobs_energy_in_the_row_of_its_record(ran: Ran) -> N
         for domain in DOMAINS:
             kwh = sum(row[f"{domain}_kwh"] for row in rows)
             assert kwh * 3.6e12 == pytest.approx(sum(one.uj[domain] for one in sessions), rel=1e-9), record
-        assert min(row["coverage"] for row in rows) > 0.8
+        if record.job != ran.world.ids["orphan"]:
+            assert min(row["coverage"] for row in rows) > 0.8
 
 
 def epoch(moment: Any) -> float:

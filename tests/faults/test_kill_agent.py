@@ -84,7 +84,9 @@ class Simulation:
         self.scope = root / "cgroup/system.slice/slurmstepd.scope"
         self.scope.mkdir(parents=True)
         self.laws = {name: Driven() for name in ("p0", "p1", "d0", "d1", "psys")}
-        named = dict(zip(("package-0", "package-1", "package-0/dram", "package-1/dram", "psys"), self.laws, strict=True))
+        named = dict(
+            zip(("package-0", "package-1", "package-0/dram", "package-1/dram", "psys"), self.laws, strict=True)
+        )
         self.sysfs = SimNode(
             root / "sys", packages=2, psys=True, cores=False, start_uj=262_000_000_000,
             law=lambda name: self.laws[named[name.removeprefix("rapl:")]],
@@ -233,7 +235,9 @@ class Simulation:
         self.running.append(job)
         if kill:
             self.kill(0.012)
-        self.settle(lambda seen: any((j["job_id"], j["restart_count"]) == (job.job_id, job.restart) for j in seen["jobs"]))
+        self.settle(
+            lambda seen: any((j["job_id"], j["restart_count"]) == (job.job_id, job.restart) for j in seen["jobs"])
+        )
 
     def end(self, job: Job, kill: bool) -> None:
         for file in self.folder(job).iterdir():
@@ -299,7 +303,9 @@ def a_day(simulation: Simulation) -> None:
         for job in [job for job in simulation.running if simulation.now_s >= job.begin_s + job.length_s]:
             simulation.end(job, kill=kind == "hook")
             if chance.random() < 0.15:
-                again = Job(job.job_id, job.restart + 1, job.cpus, 0.7, simulation.now_s, chance.randrange(600, 7200, STEP))
+                again = Job(
+                    job.job_id, job.restart + 1, job.cpus, 0.7, simulation.now_s, chance.randrange(600, 7200, STEP)
+                )
                 simulation.begin(again, kill=False)
         free = CPUS - sum(job.cpus for job in simulation.running)
         if chance.random() < 0.12 and free >= 1 and step < steps - 10:
@@ -435,7 +441,9 @@ def test_a_shipper_killed_thirty_times_delivers_everything_once(day: Simulation,
         work.mkdir()
         aggregate(
             ledger,
-            Work([scan(path, work)], None, None, settings, profile_of(settings), zone("UTC"), "none", {}, (), taken.days),
+            Work(
+                [scan(path, work)], None, None, settings, profile_of(settings), zone("UTC"), "none", {}, (), taken.days
+            ),
             work,
         )
         booked(ledger)

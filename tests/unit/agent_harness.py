@@ -133,7 +133,7 @@ class Node:
             **{
                 "node": "n1", "cluster": "alpha", "hooks": str(self.hooks), "socket": str(root / "agent.sock"),
                 "state_dir": str(root / "state"), "outbox": str(self.outbox), "cgroup_root": str(self.cgroups.root),
-                "cpus": 8, "mem_bytes": 64 << 30, "group": "", "sources": Options(proc_root=str(self.proc)), **options,
+                "checkpoint_s": 10.0, "cpus": 8, "mem_bytes": 64 << 30, "group": "", "sources": Options(proc_root=str(self.proc)), **options,
             }  # type: ignore[arg-type]
         )  # fmt: skip
         self.counters = list(counters) or [Gauge(PACKAGE, "rapl:package-0", range_uj=RANGE, max_w=1000.0)]
@@ -234,9 +234,7 @@ def as_dict(segment: Segment) -> dict[str, Any]:
 
 
 def key_of(one: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(
-        one[name] for name in ("cluster", "node", "job_id", "restart_count", "sluid", "session_start", "hour")
-    )
+    return tuple(one[name] for name in ("cluster", "node", "job_id", "restart_count", "sluid", "session_start", "hour"))
 
 
 def add_up(segments: Iterable[Mapping[str, Any]]) -> Tally[str]:
@@ -247,4 +245,18 @@ def add_up(segments: Iterable[Mapping[str, Any]]) -> Tally[str]:
     return sums
 
 
-__all__ = ["DRAM", "GPU", "NODE", "NOON", "NS", "PACKAGE", "SLUID", "Cgroups", "Gauge", "Node", "add_up", "hook_bytes", "key_of"]
+__all__ = [
+    "DRAM",
+    "GPU",
+    "NODE",
+    "NOON",
+    "NS",
+    "PACKAGE",
+    "SLUID",
+    "Cgroups",
+    "Gauge",
+    "Node",
+    "add_up",
+    "hook_bytes",
+    "key_of",
+]

@@ -396,6 +396,7 @@ def test_windows_day_by_day_make_the_ledger_of_the_whole(tmp_path: Path) -> None
     assert files(tmp_path / "days") == files(tmp_path / "whole")
 
 
+@pytest.mark.xfail(strict=True, reason="wall-clock times of a running job do not say which of the two hours it was")
 def test_a_running_and_an_ended_record_of_the_doubled_hour_are_one_job(tmp_path: Path) -> None:
     start = epoch("2026-10-25T02:10:00", BERLIN, fold=1)
     fields = {"Submit": wall(start - DAY, BERLIN), "Start": wall(start, BERLIN)}

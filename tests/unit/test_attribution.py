@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -23,11 +26,20 @@ usages = st.builds(
     alone=st.booleans(),
 )
 moves = st.builds(Moved, uj, uj, st.dictionaries(st.sampled_from(DEVICES), uj), uj)
-shapes = st.builds(NodeShape, st.integers(1, 512), st.integers(0, 1 << 42), st.integers(0, 10**9), st.integers(0, 10**9))
+shapes = st.builds(
+    NodeShape, st.integers(1, 512), st.integers(0, 1 << 42), st.integers(0, 10**9), st.integers(0, 10**9)
+)
 
 
-def usage(cpus: int = 2, cpu_s: float = 0, mem_alloc: int = 0, mem_used: int = 0, gpus=(), alone: bool = False) -> Usage:
+def usage(
+    cpus: int = 2, cpu_s: float = 0, mem_alloc: int = 0, mem_used: int = 0, gpus=(), alone: bool = False
+) -> Usage:
     return Usage(cpus, int(cpu_s * SECOND), mem_alloc, mem_used, gpus, alone)
+
+
+def changed(job: Usage, **fields: Any) -> Usage:
+    names = ("cpus", "cpu_ns", "mem_alloc", "mem_used", "gpus", "alone")
+    return Usage(**{**{name: getattr(job, name) for name in names}, **fields})
 
 
 def package(total: int, jobs: list[Usage], node: NodeShape = NODE) -> list[int]:
@@ -69,7 +81,7 @@ def test_a_split_that_has_no_answer_is_refused(total, weights) -> None:
 def test_who_uses_more_cpu_time_never_gets_less_of_the_package(total, jobs, node, length, more) -> None:
     assume(any(job.cpu_ns for job in jobs))
     before = attribute(Moved(total, 0, {}, 0), jobs, node, length).package
-    greedy = [jobs[0]._replace(cpu_ns=jobs[0].cpu_ns + more), *jobs[1:]]
+    greedy = [changed(jobs[0], cpu_ns=jobs[0].cpu_ns + more), *jobs[1:]]
     after = attribute(Moved(total, 0, {}, 0), greedy, node, length).package
     assert after[0] >= before[0] - 1  # a microjoule of rounding
     assert all(b <= a + 1 for a, b in zip(before[1:], after[1:], strict=True))
@@ -85,7 +97,7 @@ def test_more_energy_never_makes_a_share_smaller(jobs, node, length, total, more
 
 @given(moves, usages, st.integers(0, 1 << 40))
 def test_a_job_alone_on_its_node_gets_all_of_it(moved, job, length) -> None:
-    shares = attribute(moved, [job._replace(alone=True)], NODE, length)
+    shares = attribute(moved, [changed(job, alone=True)], NODE, length)
     for column in (shares.package, shares.dram, shares.gpu, shares.other):
         assert column[-1] == 0
     assert shares.package[0] == moved.package

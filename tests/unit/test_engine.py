@@ -252,7 +252,9 @@ def test_no_script_of_events_loses_a_microjoule_or_makes_one(script) -> None:
         if kind in ("begin", "alone"):
             number = len(running) + 1
             running.append(
-                machine.begin(number, alone=kind == "alone", seen=bool(number % 2), rate=number, gpus=["a"] * (number % 2))
+                machine.begin(
+                    number, alone=kind == "alone", seen=bool(number % 2), rate=number, gpus=["a"] * (number % 2)
+                )
             )
         elif kind == "end" and machine.engine.lives:
             machine.end(machine.engine.lives[0].session)

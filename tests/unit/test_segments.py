@@ -43,7 +43,9 @@ def hour_label(moment: int) -> str:
     return time.strftime("%Y-%m-%dT%H", time.gmtime(moment))
 
 
-def segment(job_id: int = 7, begin: int = NOON, length_s: int = 3600, uj: dict[str, int] | None = None, **fields: Any) -> dict[str, Any]:
+def segment(
+    job_id: int = 7, begin: int = NOON, length_s: int = 3600, uj: dict[str, int] | None = None, **fields: Any
+) -> dict[str, Any]:
     """What job 7 used on n1 in the hour of noon: 0.1 kWh in the packages, 0.02 in memory, 0.3 in its GPU."""
     usual = {
         "schema": 1, "cluster": "alpha", "node": "n1", "job_id": job_id, "restart_count": 0, "sluid": None,
@@ -344,7 +346,10 @@ def test_idle_energy_has_a_row_per_node_of_its_own(site: Site) -> None:
     site.put(idle(), idle(node="n2"))
     site.aggregate(row())
     rows = [one for one in site.rows if one["state"] == "IDLE"]
-    assert [(one["job_id"], one["job_name"], one["project"]) for one in rows] == [(0, "n1", "(idle)"), (0, "n2", "(idle)")]
+    assert [(one["job_id"], one["job_name"], one["project"]) for one in rows] == [
+        (0, "n1", "(idle)"),
+        (0, "n2", "(idle)"),
+    ]
     assert all(one["it_kwh"] == pytest.approx(0.05) for one in rows)
     assert site.holds()
 
@@ -361,7 +366,12 @@ def test_a_session_without_a_record_has_a_row_until_the_record_comes(site: Site)
 
 def test_segments_before_or_after_the_records_make_the_same_ledger(tmp_path: Path) -> None:
     records = (row(), row(JobID=8, Start=NOON + 1800, ElapsedRaw=DAY), row(JobID=9, Start=NOON - DAY))
-    sent = [segment(), segment(job_id=8, begin=NOON + 1800, length_s=1800), segment(job_id=5, begin=NOON - 300, length_s=300), idle()]
+    sent = [
+        segment(),
+        segment(job_id=8, begin=NOON + 1800, length_s=1800),
+        segment(job_id=5, begin=NOON - 300, length_s=300),
+        idle(),
+    ]
     first, last, piece = (Site(tmp_path / name) for name in ("first", "last", "piece"))
     for one in sent:
         first.put(one)
@@ -427,7 +437,9 @@ def test_in_every_zone_a_segment_is_booked_on_the_sites_own_day(tmp_path: Path, 
 
 def test_modelled_energy_is_told_as_an_estimate_and_verified_as_none(site: Site) -> None:
     modelled = {"package": KWH // 10, "dram": 0, "gpu": 0, "other": 0}
-    site.put(segment(measured=[], uj=modelled), idle(measured=[], uj=modelled), segment(job_id=8, measured=[], uj=modelled))
+    site.put(
+        segment(measured=[], uj=modelled), idle(measured=[], uj=modelled), segment(job_id=8, measured=[], uj=modelled)
+    )
     site.aggregate(row())
     for one in site.rows:
         assert (one["measured_kwh"], one["provenance"]) == (0.0, "estimated"), one["state"]
@@ -464,7 +476,11 @@ def test_verify_fails_when_a_segment_was_never_booked(site: Site) -> None:
 def test_verify_finds_a_single_joule(site: Site) -> None:
     site.put(segment(), idle())
     site.aggregate(row())
-    site.put(segment(samples=3601, uj={"package": KWH // 10 + 1_000_000, "dram": KWH // 50, "gpu": 3 * KWH // 10, "other": 0}))
+    site.put(
+        segment(
+            samples=3601, uj={"package": KWH // 10 + 1_000_000, "dram": KWH // 50, "gpu": 3 * KWH // 10, "other": 0}
+        )
+    )
     site.take()
     (day,) = verify(site.ledger, site.zone)
     assert not day.holds
