@@ -184,6 +184,7 @@ class Live:
         try:
             cpu, session.mem_last = self.group.read()
         except (OSError, ValueError):  # the folder is gone; its last rate is what counts until the Epilog comes
+            session.remember()
             self.close()
             return
         self.cpu_delta = max(cpu - session.cpu_last_ns, 0)

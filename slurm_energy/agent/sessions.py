@@ -161,7 +161,8 @@ class Sessions:
         session = live.session
         if not session.missing_since_ns:
             session.missing_since_ns = now_ns
-            session.remember()
+            if session.at_missing is None:
+                session.remember()
             return False
         waited = (now_ns - session.missing_since_ns) / NS
         if waited < (self.agent.options.orphan_s if session.seen else NEVER_SEEN_S):

@@ -51,12 +51,12 @@ app.add_typer(project_app, name="project")
 app.add_typer(ledger_app, name="ledger")
 
 
-@app.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@app.command(add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 def agent() -> None:
     """Sample this node's power and split it between its jobs (a daemon; see `senergy agent --help`)."""
 
 
-@app.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@app.command(add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 def ship() -> None:
     """Move segments from the outbox to the inbox (see `senergy ship --help`)."""
 
