@@ -107,9 +107,9 @@ def attribute(moved: Moved, jobs: Sequence[Usage], node: NodeShape, length_ns: i
     by_device = {}
     for device, uj in moved.gpus.items():
         parts = by_device[device] = [0] * (count + 1)
-        held = holders.get(device)
-        if held:
-            for index, part in zip(held, split_exact(uj, [1] * len(held)), strict=True):
+        by = holders.get(device)
+        if by:
+            for index, part in zip(by, split_exact(uj, [1] * len(by)), strict=True):
                 parts[index] += part
                 gpu[index] += part
         else:

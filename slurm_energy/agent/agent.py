@@ -73,6 +73,7 @@ class Agent:
         """Goes on from the checkpoint of this boot, closes the sessions of an earlier one, or begins anew."""
         now, wall = self.clock.monotonic_ns(), self.clock.wall_ns()
         self.started_ns = wall
+        hooks.sweep(Path(self.options.hooks), wall - 3600 * NS)
         engine = self.engine
         saved = self.store.load()
         engine.last_ns, engine.last_wall_ns, self.hour = now, wall, hour_of(wall)
@@ -219,7 +220,7 @@ class Agent:
                 return
         self.outbox_fill = self.store.fill()
         if self.outbox_fill >= 0.5:
-            self.say(f"the outbox is {100 * self.outbox_fill:.0f} % full; is senergy ship running?")
+            self.say(f"the outbox is over {int(self.outbox_fill * 10) * 10} % full; is senergy ship running?")
         while self.outgoing and self.store.send(self.outgoing[0]):
             self.outgoing.popleft()
 

@@ -25,7 +25,7 @@ def read_snapshot(path: Path, timeout_s: float = 3.0) -> Snapshot:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.settimeout(timeout_s)
-            client.connect(str(path))
+            _connect(client, path, deadline)
             while data := client.recv(1 << 18):
                 parts.append(data)
                 size += len(data)
@@ -44,3 +44,16 @@ def read_snapshot(path: Path, timeout_s: float = 3.0) -> Snapshot:
         return msgspec.json.decode(b"".join(parts), type=Snapshot)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise AgentError(f"{path}: not a snapshot ({error}); is the agent of another version?") from error
+
+
+def _connect(client: socket.socket, path: Path, deadline: float) -> None:
+    """Connects; where too many wait at the agent's door already, tries again until the deadline."""
+    while True:
+        try:
+            client.connect(str(path))
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return

@@ -69,6 +69,15 @@ def collect(folder: Path, agent: Agent) -> list[Event]:
     return found
 
 
+def sweep(folder: Path, before_ns: int) -> None:
+    """Takes away what killed hooks left under a dot-name, where it is older than `before_ns` (wall clock)."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                if entry.name.startswith(".") and entry.stat(follow_symlinks=False).st_mtime_ns < before_ns:
+                    os.unlink(entry.path)  # noqa: PTH108
+
+
 def _handled(path: str, handled: Sequence[tuple[str, int]]) -> bool:
     try:
         return (os.path.basename(path), os.stat(path, follow_symlinks=False).st_mtime_ns) in handled  # noqa: PTH116, PTH119

@@ -22,6 +22,8 @@ from slurm_energy.slurm.zone import offset_sql
 _EPOCH = date(1970, 1, 1)
 TOLERANCE_S = 120
 """Clocks of nodes and controller may differ by so much."""
+EDGE_NS = 2_000_000_000
+"""A session that begins or ends so close to its record covers it to there: sacct counts whole seconds."""
 UJ_PER_KWH = 3.6e12
 IDLE_STATE, NO_RECORD_STATE = "IDLE", "NO_RECORD"
 OWN_STATES = (IDLE_STATE, NO_RECORD_STATE)
@@ -67,6 +69,7 @@ def make_tables(
         WITH read AS (SELECT *, {local_days(site)} AS day FROM {_source(files)})
         SELECT cluster, node, job_id, restart_count, sluid, session_start, day, max("user") AS "user",
           max(account) AS account, max("partition") AS "partition", min("start") // 1000000000 AS begin_s,
+          min("start") AS begin_ns, max("end") AS end_ns,
           max("end") // 1000000000 AS end_s, sum(package_uj)::BIGINT AS package_uj, sum(dram_uj)::BIGINT AS dram_uj,
           sum(gpu_uj)::BIGINT AS gpu_uj, sum(other_uj)::BIGINT AS other_uj,
           {", ".join(f"sum({part})::BIGINT AS {name}_real" for name, part in MEASURED_UJ.items())},
@@ -76,7 +79,9 @@ def make_tables(
         FROM read SEMI JOIN wanted_days USING (cluster, day) GROUP BY ALL""")
     con.execute(f"""
         CREATE TEMP TABLE matched AS
-        SELECT s.*, p.record FROM sessions s JOIN placed p
+        SELECT s.* REPLACE (s.covered_ns + {_edge("s.begin_ns - p.start * 1000000000")}
+            + {_edge("(p.start + p.span_s) * 1000000000 - s.end_ns")} AS covered_ns), p.record
+        FROM sessions s JOIN placed p
           ON s.cluster = p.cluster AND s.job_id <> 0 AND s.day BETWEEN p.first_day AND p.last_day
           AND CASE WHEN s.sluid <> '' AND p.sluid <> '' THEN s.sluid = p.sluid ELSE s.job_id = p.job_id
               AND p.start - {TOLERANCE_S} <= s.end_s AND p.start + p.span_s + {TOLERANCE_S} >= s.session_start END
@@ -94,6 +99,11 @@ def make_tables(
     con.execute("""
         CREATE TEMP TABLE leftover AS
         SELECT * FROM sessions ANTI JOIN matched USING (cluster, node, job_id, restart_count, sluid, session_start, day)""")
+
+
+def _edge(distance_ns: str) -> str:
+    """The distance where it is a rounding of sacct's, else nothing."""
+    return f"CASE WHEN {distance_ns} BETWEEN 0 AND {EDGE_NS} THEN {distance_ns} ELSE 0 END"
 
 
 def _of_record(domain: str) -> str:

@@ -133,7 +133,8 @@ class Node:
             **{
                 "node": "n1", "cluster": "alpha", "hooks": str(self.hooks), "socket": str(root / "agent.sock"),
                 "state_dir": str(root / "state"), "outbox": str(self.outbox), "cgroup_root": str(self.cgroups.root),
-                "checkpoint_s": 10.0, "cpus": 8, "mem_bytes": 64 << 30, "group": "", "sources": Options(proc_root=str(self.proc)), **options,
+                "checkpoint_s": 10.0, "cpus": 8, "mem_bytes": 64 << 30, "group": "", "sources": Options(proc_root=str(self.proc)),
+                **options,
             }  # type: ignore[arg-type]
         )  # fmt: skip
         self.counters = list(counters) or [Gauge(PACKAGE, "rapl:package-0", range_uj=RANGE, max_w=1000.0)]

@@ -707,3 +707,15 @@ def test_every_domain_adds_up_over_jobs_restarts_and_hours(tmp_path: Path) -> No
     p, d, g, w = (gauge.uj for gauge in gauges)
     assert (sums["package"], sums["dram"], sums["gpu"]) == (p, d, g)
     assert sums["other"] == w - p - d - g - node.agent.engine.carry_uj
+
+
+def test_what_a_killed_hook_left_an_hour_ago_is_swept_and_what_is_being_written_is_not(tmp_path: Path) -> None:
+    from slurm_energy.agent import hooks
+
+    old, new, whole = tmp_path / ".7.0.1-prolog.9", tmp_path / ".8.0.1-prolog.9", tmp_path / "9.0.1-prolog.9"
+    for path in (old, new, whole):
+        path.write_bytes(b"x")
+    os.utime(old, (1000, 1000))
+    os.utime(whole, (1000, 1000))
+    hooks.sweep(tmp_path, 2000 * 1_000_000_000)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [new.name, whole.name]
