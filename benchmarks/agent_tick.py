@@ -392,7 +392,9 @@ def ticks(blocks: int) -> bool:
         )
         if jobs == 64:  # plain files are read quicker than a cgroup's, and no node has plain files
             good &= by_all <= LIMIT and (kind is PlainJobs or by_files <= LIMIT)
-    print(f"wanted with 64 jobs: at most {LIMIT} times a loop over the same files; job files alone: those of real cgroups")
+    print(
+        f"wanted with 64 jobs: at most {LIMIT} times a loop over the same files; job files alone: those of real cgroups"
+    )
     return good
 
 

@@ -38,7 +38,9 @@ def main(runs: int) -> int:
         clean()
         again = [run([*ours_command[:-1], str(small)]) for _ in range(runs + 1)][1:]
         growth = statistics.median(r.wall_s for r in ours) / statistics.median(r.wall_s for r in again)
-        print(f"growth from 200 thousand to 2 million rows: {growth:.1f} times the time for 10 times the rows; wanted: at most 10")
+        print(
+            f"growth from 200 thousand to 2 million rows: {growth:.1f} times the time for 10 times the rows; wanted: at most 10"
+        )
     return 0 if good and peak < 4096 and growth <= 10 else 1
 
 

@@ -43,7 +43,8 @@ def make_log(rows: int, path: Path) -> None:
             strftime(make_timestamp((submit + wait) * 1000000), '%Y-%m-%dT%H:%M:%S'),
             strftime(make_timestamp((submit + wait + elapsed) * 1000000), '%Y-%m-%dT%H:%M:%S'),
             elapsed, '00:00:00', 1, cpus,
-            printf('billing=%d,cpu=%d,', cpus, cpus) || CASE WHEN gpu = '' THEN '' ELSE printf('gres/gpu:%s=%d,gres/gpu=%d,', gpu, gpus, gpus) END
+            printf('billing=%d,cpu=%d,', cpus, cpus)
+              || CASE WHEN gpu = '' THEN '' ELSE printf('gres/gpu:%s=%d,gres/gpu=%d,', gpu, gpus, gpus) END
               || printf('mem=%dG,node=1', cpus * 4),
             printf('billing=%d,cpu=%d,mem=%dG,node=1', cpus, cpus, cpus * 4),
             printf('n%04d', h1 % 900), '0', 'SchedMain,StartRecieved', ''
