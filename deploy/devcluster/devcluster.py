@@ -228,6 +228,18 @@ def up(cluster: Cluster, confinement: str, prolog: Path | None, epilog: Path | N
     wait_for(cluster, "slurmctld", lambda: nodes() == ["idle"] * len(cluster.nodes))
 
 
+def remove_cgroups(cluster: Cluster, nodes: Sequence[str]) -> None:
+    """Takes away the folders that Slurm leaves behind in the cgroup trees, where this cluster has used them."""
+    if not nodes or "proctrack/cgroup" not in (cluster.outside(cluster.state) / "slurm.conf").read_text():
+        return
+    for node in nodes:
+        v2 = cluster.outside(CGROUP2) / "system.slice" / f"{node}_slurmstepd.scope"
+        for top in (v2,) if cluster.root else Path("/sys/fs/cgroup").glob(f"*/slurm_{node}"):
+            for folder, _, _ in os.walk(top, topdown=False):
+                with contextlib.suppress(OSError):  # a process is in it
+                    Path(folder).rmdir()
+
+
 def down(cluster: Cluster) -> None:
     """Jobs first, for a slurmstepd outlives its slurmd; then the daemons, the database last."""
     running = dict(cluster.processes())
@@ -252,11 +264,7 @@ def down(cluster: Cluster) -> None:
                 os.waitpid(pid, os.WNOHANG)
             time.sleep(0.05)
     cluster.pids.unlink(missing_ok=True)
-    for label in nodes if cluster.root else ():  # slurmd leaves its folders in cgroup v2 behind
-        scope = cluster.outside(CGROUP2) / "system.slice" / f"{label.removeprefix('slurmd-')}_slurmstepd.scope"
-        for folder, _, _ in os.walk(scope, topdown=False):
-            with contextlib.suppress(OSError):  # a process is in it
-                Path(folder).rmdir()
+    remove_cgroups(cluster, [label.removeprefix("slurmd-") for label in nodes])
     mounts(cluster, up=False)
 
 

@@ -83,9 +83,9 @@ def parse(arguments: Sequence[str]) -> AgentOptions:
     )
 
 
-def source_options(config: Path | None, sysfs_root: str | None) -> SourceOptions:
-    """The options of the power sources as the agent would have them. Raises ConfigError."""
-    return _configured(config, sysfs_root, {}).sources
+def agent_options(config: Path | None, sysfs_root: str | None) -> AgentOptions:
+    """The options of the agent by the configuration alone. Raises ConfigError."""
+    return _configured(config, sysfs_root, {})
 
 
 def _configured(path: Path | None, sysfs_root: str | None, given: dict[str, Any]) -> AgentOptions:
