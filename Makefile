@@ -2,7 +2,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
-SYSTEM_PACKAGES = slurmctld slurmd slurmdbd slurm-client munge mariadb-server debootstrap gcc libc6-dev
+SYSTEM_PACKAGES = slurmctld slurmd slurmdbd slurm-client munge mariadb-server debootstrap gcc libc6-dev \
+  chromium prometheus openssl
 
 .PHONY: demo test lint bench cluster cluster-down system-packages clean
 
@@ -30,7 +31,8 @@ test: $(VENV)/.test system-packages
 
 system-packages:
 	@if command -v slurmdbd >/dev/null && command -v mariadbd >/dev/null && command -v munged >/dev/null \
-	    && command -v slurmd >/dev/null && command -v debootstrap >/dev/null; then :; \
+	    && command -v slurmd >/dev/null && command -v debootstrap >/dev/null && command -v chromium >/dev/null \
+	    && command -v promtool >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "installing $(SYSTEM_PACKAGES) ..."; \
 	  apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
@@ -38,8 +40,8 @@ system-packages:
 	else echo "not installed and not root: the tests on a real Slurm will skip ($(SYSTEM_PACKAGES))"; fi
 
 lint: $(VENV)/.lint
-	$(BIN)/ruff check slurm_energy tests benchmarks deploy
-	$(BIN)/ruff format --check slurm_energy tests benchmarks deploy
+	$(BIN)/ruff check slurm_energy exporters tests benchmarks deploy docs
+	$(BIN)/ruff format --check slurm_energy exporters tests benchmarks deploy docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

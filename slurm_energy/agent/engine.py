@@ -52,7 +52,7 @@ class Engine:
         edges must come with hour ends among them (see `hours_between`); those outside of the interval count at its rim.
         """
         length = now_ns - self.last_ns
-        moved, gap = self._look_at_meters(now_ns)
+        moved, gap, gpu_gaps = self._look_at_meters(now_ns)
         if abs((wall_ns - self.last_wall_ns) - length) > JUMP_NS:
             self.jumps += 1
         for live in self.lives:
@@ -60,26 +60,30 @@ class Engine:
         first_wall = max(wall_ns - length, 0)  # where the wall clock jumped, pieces lie on the new time
         self.last_ns, self.last_wall_ns = now_ns, wall_ns
         if not edges:
-            self._deal(moved, length, length, wall_ns, gap)
+            self._deal(moved, length, length, wall_ns, gap, gpu_gaps)
             return
         ordered = sorted(edges, key=lambda edge: edge.wall_ns)
         moments = [min(max(edge.wall_ns, first_wall), wall_ns) for edge in ordered]
         lengths = [b - a for a, b in zip([first_wall, *moments], [*moments, wall_ns], strict=True)]
         pieces = _cut(moved, lengths)
         for piece, part, edge, moment in zip(pieces, lengths, [*ordered, None], [*moments, wall_ns], strict=True):
-            self._deal(piece, part, length, moment, gap)
+            self._deal(piece, part, length, moment, gap, gpu_gaps)
             if edge is not None:
                 edge.act(moment)
 
-    def _look_at_meters(self, now_ns: int) -> tuple[Moved, bool]:
-        """What each domain moved, and whether a counter of it is a gap."""
+    def _look_at_meters(self, now_ns: int) -> tuple[Moved, bool, set[str]]:
+        """What each domain moved, whether a counter that all share is a gap, and the GPUs whose counter is one."""
         package = dram = node = 0
         gpus: dict[str, int] = {}
+        gpu_gaps: set[str] = set()
         gap, self.blind = self.blind, False
         node_lost = gap and any(meter.counter.domain == NODE and meter.counter.integrated for meter in self.meters)
         for meter in self.meters:
             moved = meter.advance(now_ns)
             if moved is None:
+                if meter.counter.domain == GPU:
+                    gpu_gaps.add(meter.counter.device)
+                    continue
                 gap = True
                 node_lost |= meter.lost and meter.counter.domain == NODE
                 continue
@@ -101,9 +105,11 @@ class Engine:
             # A slow sensor of the node may lag behind the others: what is missing now is taken off later.
             balance = node + self.carry_uj - package - dram - sum(gpus.values())
             other, self.carry_uj = (balance, 0) if balance > 0 else (0, balance)
-        return Moved(package, dram, gpus, other), gap
+        return Moved(package, dram, gpus, other), gap, gpu_gaps
 
-    def _deal(self, moved: Moved, length: int, interval: int, wall_ns: int, gap: bool) -> None:
+    def _deal(
+        self, moved: Moved, length: int, interval: int, wall_ns: int, gap: bool, gpu_gaps: set[str]
+    ) -> None:  # fmt: skip
         """One piece to the sessions that ran in it, the rest to idle."""
         lives = self.lives
         usages = []
@@ -138,6 +144,10 @@ class Engine:
         idle.samples += 1
         idle.gap_ns += gap_ns
         idle.end = wall_ns
+        if gpu_gaps:  # a GPU that is lost is a gap of those who hold it, and of nobody else
+            for live in lives:
+                if not gpu_gaps.isdisjoint(live.session.gpus):
+                    live.session.gpu_gap_ns += length
         for device, parts in shares.gpus.items():
             if parts[-1]:  # held by no job, or by one alone: then the last is 0
                 idle.by_gpu[device] = idle.by_gpu.get(device, 0) + parts[-1]

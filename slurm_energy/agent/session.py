@@ -8,6 +8,7 @@ import msgspec
 
 from slurm_energy.accounting.attribution import Usage
 from slurm_energy.slurm.cgroup import Group
+from slurm_energy.sources.base import GPU
 
 SCHEMA = 1
 IDLE = 0
@@ -48,6 +49,7 @@ class Segment(msgspec.Struct, kw_only=True):
     cpu_time_ns: int
     samples: int
     gap_s: float
+    gpu_gap_s: float
     sources: list[str]
     measured: list[str]
     origin: str
@@ -95,6 +97,7 @@ class Session(msgspec.Struct, kw_only=True):
     cpu_time_ns: int = 0
     samples: int = 0
     gap_ns: int = 0
+    gpu_gap_ns: int = 0
 
     earlier_uj: list[int] = msgspec.field(default_factory=lambda: [0, 0, 0, 0])
     """What went out in earlier hours (package, dram, gpu, other): for live display."""
@@ -110,7 +113,7 @@ class Session(msgspec.Struct, kw_only=True):
 
     def remember(self) -> None:
         """Keeps what the open hour holds, for `give_back`."""
-        names = ("package", "dram", "gpu", "other", "samples", "gap_ns", "end")
+        names = ("package", "dram", "gpu", "other", "samples", "gap_ns", "gpu_gap_ns", "end")
         self.at_missing = {name: getattr(self, name) for name in names}
         self.at_missing |= {f"gpu:{device}": uj for device, uj in self.by_gpu.items()}
 
@@ -128,6 +131,11 @@ class Session(msgspec.Struct, kw_only=True):
                 idle.by_gpu[device] = idle.by_gpu.get(device, 0) + uj - before
             self.by_gpu[device] = before
         self.samples, self.gap_ns, self.end = then["samples"], then["gap_ns"], then["end"]
+        self.gpu_gap_ns = then["gpu_gap_ns"]
+
+    def measured_of(self, stamp: Stamp) -> list[str]:
+        """The domains that are measured for this session: a job's GPUs only where it is known which they are."""
+        return [domain for domain in stamp.measured if domain != GPU or self.gpus or self.job_id == IDLE]
 
     def cut(self, stamp: Stamp, closed: str = "") -> Segment:
         """The open hour as a segment; the session goes on with an empty one. closed: why it is the last one."""
@@ -137,8 +145,8 @@ class Session(msgspec.Struct, kw_only=True):
             session_start=self.session_start, user=self.user, uid=self.uid, account=self.account, partition=self.partition,
             hour=stamp.hour, start=self.start, end=max(self.start, self.end),  # the clock may have been put back
             uj={"package": self.package, "dram": self.dram, "gpu": self.gpu, "other": self.other}, gpus=gpus,
-            cpu_time_ns=self.cpu_time_ns, samples=self.samples, gap_s=self.gap_ns / 1e9, sources=stamp.sources,
-            measured=stamp.measured, origin=self.origin, closed=closed, final=bool(closed),
+            cpu_time_ns=self.cpu_time_ns, samples=self.samples, gap_s=self.gap_ns / 1e9, gpu_gap_s=self.gpu_gap_ns / 1e9, sources=stamp.sources,
+            measured=self.measured_of(stamp), origin=self.origin, closed=closed, final=bool(closed),
         )  # fmt: skip
         self.earlier_uj = [
             a + b for a, b in zip(self.earlier_uj, (self.package, self.dram, self.gpu, self.other), strict=True)
@@ -146,7 +154,7 @@ class Session(msgspec.Struct, kw_only=True):
         self.start, self.at_missing = self.end, None
         self.package = self.dram = self.gpu = self.other = 0
         self.by_gpu = {}
-        self.cpu_time_ns = self.samples = self.gap_ns = 0
+        self.cpu_time_ns = self.samples = self.gap_ns = self.gpu_gap_ns = 0
         return segment
 
 

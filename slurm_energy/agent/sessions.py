@@ -205,6 +205,10 @@ class Sessions:
         live = Live(session, self.agent.engine.last_ns)
         live.group = group
         self.agent.engine.lives.append(live)
+        if not session.gpus and any(meter.counter.device for meter in self.agent.engine.meters):
+            self.agent.say(
+                f"job {job_id} was discovered without a hook: GPUs that it may hold are not known and count as idle"
+            )
         log.info("job %s was discovered in the cgroup tree (%s)", job_id, folder.path)
         return True
 

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 from slurm_energy.cli.options import site_zone
@@ -47,6 +47,10 @@ def run(
     chosen = profile_of(config, profile)
     live = source in LIVE
     asked = list(clusters) or list(config.slurm.clusters)
+    if source == "pyslurm" and asked:
+        raise SourceError(
+            "pyslurm reads the cluster of slurm.conf alone: leave -M and [slurm] clusters out, or use --from sacct"
+        )
     with ledger.writer(), tempfile.TemporaryDirectory(prefix="senergy-") as folder:
         workdir = Path(folder)
         now = int(time.time())
@@ -69,7 +73,8 @@ def run(
         )  # fmt: skip
         with progress(quiet) as show:
             outcome = aggregate(ledger, job, workdir, show)
-        booked(ledger)
+        near = {(cluster, day + timedelta(days=shift)) for cluster, day in taken.days for shift in (-1, 0, 1)}
+        booked(ledger, outcome.unjoined & near)
         if live and window == (None, None):
             ledger.write_state({**state, _state_key(source, asked): now})
     return outcome

@@ -13,7 +13,9 @@ from slurm_energy.cli.ledger import ledger_app
 from slurm_energy.cli.paper import paper
 from slurm_energy.cli.project import project_app
 from slurm_energy.cli.report import report
+from slurm_energy.cli.sd import sd
 from slurm_energy.cli.top import top
+from slurm_energy.cli.web import web
 
 app = typer.Typer(
     name="senergy",
@@ -47,6 +49,8 @@ app.command()(report)
 app.command()(aggregate)
 app.command()(top)
 app.command()(doctor)
+app.command()(web)
+app.command()(sd)
 app.add_typer(project_app, name="project")
 app.add_typer(ledger_app, name="ledger")
 

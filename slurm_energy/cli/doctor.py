@@ -1,4 +1,4 @@
-"""`senergy doctor`: what this node's power can be read from."""
+"""`senergy doctor`: what is missing on a machine by its role, and what a node's power can be read from."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from slurm_energy.cli.options import ConfigOption
+from slurm_energy.cli.options import ConfigOption, split
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from slurm_energy.doctor.checks import Finding
     from slurm_energy.report.sections import Section
     from slurm_energy.sources import Discovery
     from slurm_energy.sources.base import Counter
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
 
 
 def doctor(
+    role: Annotated[
+        Optional[list[str]],
+        typer.Option("--role", help="What this machine is: compute, admin or login (repeatable; default: guessed)."),
+    ] = None,
     sysfs_root: Annotated[
         Optional[Path], typer.Option("--sysfs-root", help="Look here instead of /sys.", show_default=False)
     ] = None,
@@ -24,25 +31,41 @@ def doctor(
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Say what this node's power can be read from, what is refused, and how to allow it.
+    """Say what is missing on this machine, by its role, and how to put it right.
 
-    Ends with 1 where something is there and may not be read. Run it as the agent runs: as root.
+    A compute node: what its power can be read from, the agent, hooks, units, outbox and inbox. The admin node: sacct,
+    ledger, inbox, timer. A login node: whether the ledger can be read. Where nothing is installed yet, the power sources
+    alone. Ends with 1 on a finding. Run it as root on compute and admin nodes, as anybody on login nodes.
 
     \b
     Examples:
-      senergy doctor                  a table, with three seconds of live readings
-      senergy doctor --seconds 0      only what is there
+      senergy doctor                  by what is installed here; three seconds of live readings
+      senergy doctor --role admin     what the admin node still needs
+      senergy doctor --seconds 0      only what is there, without watching
     """
-    from slurm_energy.agent.options import source_options
-    from slurm_energy.sources import find_all
+    from slurm_energy.agent.options import agent_options
+    from slurm_energy.config import ledger_path, load_config
+    from slurm_energy.doctor.checks import ROLES
+    from slurm_energy.doctor.facts import Machine, admin, compute, login
 
-    options = source_options(config, str(sysfs_root) if sysfs_root else None)
-    discovery = find_all(options, keep_spare=True)
-    try:
-        report = examine(discovery, seconds)
-    finally:
-        for counter in (*discovery.counters, *(spare.counter for spare in discovery.spare)):
-            counter.close()
+    asked = split(role)
+    if unknown := [name for name in asked if name not in ROLES]:
+        raise typer.BadParameter(f"{unknown[0]!r}: expected {', '.join(ROLES)}", param_hint="'--role'")
+    settings, file = load_config(config)
+    options = agent_options(config, str(sysfs_root) if sysfs_root else None)
+    machine = Machine()
+    roles = asked or machine.roles(settings, file)
+    ledger = ledger_path(settings)
+    findings: list[Finding] = []
+    if "compute" in roles:
+        findings += compute(machine, options, settings)
+    if "admin" in roles:
+        findings += admin(machine, settings, ledger)
+    if "login" in roles:
+        findings += login(machine, ledger)
+    report: dict[str, Any] = {"roles": roles, "findings": [finding._asdict() for finding in findings]}
+    power = not roles or "compute" in roles
+    report.update(_power(options.sources, seconds) if power else {"sources": [], "counters": [], "refused": []})
     if json_:
         import json
 
@@ -50,9 +73,43 @@ def doctor(
     else:
         from slurm_energy.report.terminal import show
 
-        show(sections(report, options))
-    if discovery.refused:
+        tables = sections(report, options.sources) if power else []
+        show([*tables, *role_sections(findings, guessed=not asked)])
+    if report["refused"] or any(finding.ok is False for finding in findings):
         raise typer.Exit(1)
+
+
+def _power(options: Options, seconds: float) -> dict[str, Any]:
+    """What this node's power can be read from."""
+    from slurm_energy.sources import find_all
+
+    discovery = find_all(options, keep_spare=True)
+    try:
+        return examine(discovery, seconds)
+    finally:
+        for counter in (*discovery.counters, *(spare.counter for spare in discovery.spare)):
+            counter.close()
+
+
+def role_sections(findings: Sequence[Finding], guessed: bool) -> list[Section]:
+    """A table for each role, and one of what to do."""
+    from slurm_energy.report.sections import Section
+
+    if not findings:
+        note = "Nothing else of slurm-energy is installed here; --role says what this machine is to be."
+        return [Section("Role", ("",), [("none found",)], note, 1, False)] if guessed else []
+    words = {True: "ok", False: "FIX", None: "-"}
+    titles = {"compute": "Compute node", "admin": "Admin node", "login": "Login node"}
+    tables = []
+    for role in dict.fromkeys(finding.role for finding in findings):
+        rows = [(finding.what, words[finding.ok], finding.detail) for finding in findings if finding.role == role]
+        tables.append(Section(titles[role], ("What", "", "Seen"), rows, "", 3, False))
+    todo = [(finding.what, finding.remedy) for finding in findings if finding.ok is False]
+    if todo:
+        tables.append(Section("To do", ("What", "How"), todo, "", 2, False))
+    else:
+        tables.append(Section("To do", ("",), [("nothing",)], "", 1, False))
+    return tables
 
 
 def examine(discovery: Discovery, seconds: float) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def report(
     start: StartOption = None,
     end: EndOption = None,
     by: Annotated[
-        Optional[str],
+        Optional[list[str]],
         typer.Option(
             "--by", help="Totals by project, user, account, month, day, gpu, state, partition, sweep, qos, cluster."
         ),
@@ -77,37 +77,52 @@ def report(
     if sum((parsable2, json_, csv, markdown)) > 1:
         raise typer.BadParameter("--parsable2, --json, --csv and --markdown exclude each other", param_hint="output")
     form = "parsable2" if parsable2 else "json" if json_ else "csv" if csv else "markdown" if markdown else "table"
-    one = by is None and project is not None and len(project) == 1
+    one = not by and project is not None and len(project) == 1
     if one and (sort or top):
         raise typer.BadParameter("it needs --by, or several projects", param_hint="--sort/--top")
     if (model or sweep) and not one:
         raise typer.BadParameter("it needs --project and no --by", param_hint="--model/--sweep")
     settings, _ = load_config(config)
+    if settings.factors or settings.profiles:  # a mistake in them is told here, too, not when the ledger is written
+        for name in (None, *settings.profiles):
+            profile_of(settings, name)
     projects = [valid(name) for name in project or []]
-    first, last = _days(settings, start, end)
+    window = _window(settings, start, end)
+    first, last = (None if edge is None else _day(edge, settings) for edge in window)
     chosen = Selection(projects, split(user), split(account), split(clusters), first, last, idle)
     priced = profile_of(settings, profile) if profile else None
-    keys = split([by]) if by else []
+    keys = split(by)
     also = [key for key in (*(keys or ["project"]), *(["project"] if projects else [])) if key in COLUMNS]
     con = open_rows(Ledger(ledger_path(settings, ledger)), chosen, priced, also)
     check_projects(con, projects)
     if one:
-        _one_project(con, projects[0], settings, priced, model and valid(model), sweep and valid(sweep), form)
+        _one_project(con, projects[0], settings, priced, model and valid(model), sweep and valid(sweep), form, window)
         return
     _groups(con, keys or ["project"], sort, top, form)
 
 
-def _days(settings: Config, start: str | None, end: str | None) -> tuple[date | None, date | None]:
-    """-S and -E as the first day and the day after the last."""
+def _window(settings: Config, start: str | None, end: str | None) -> tuple[int | None, int | None]:
+    """-S and -E as the midnights (epoch seconds) before the first day and after the last."""
+    zone = site_zone(settings)
+    return window_days(moment(start, zone, "-S"), moment(end, zone, "-E"))
+
+
+def _day(edge: int, settings: Config) -> date:
+    """The day that begins at this midnight."""
     from datetime import datetime
 
-    zone = site_zone(settings)
-    first, last = window_days(moment(start, zone, "-S"), moment(end, zone, "-E"))
-    return tuple(None if edge is None else datetime.fromtimestamp(edge, zone).date() for edge in (first, last))  # type: ignore[return-value]
+    return datetime.fromtimestamp(edge, site_zone(settings)).date()
 
 
 def _one_project(
-    con: Any, project: str, settings: Config, priced: Any, model: str | None, sweep: str | None, form: str
+    con: Any,
+    project: str,
+    settings: Config,
+    priced: Any,
+    model: str | None,
+    sweep: str | None,
+    form: str,
+    window: tuple[int | None, int | None],
 ) -> None:
     from slurm_energy.config import ConfigError, profile_of
     from slurm_energy.report.project import project_report
@@ -119,7 +134,7 @@ def _one_project(
             profile = profile_of(settings, stored[0] if stored and stored[0] else None)
         except ConfigError:  # the ledger was written with a profile that the configuration has no more
             profile = profile_of(settings, "site")
-    found = project_report(con, project, profile, model, sweep)
+    found = project_report(con, project, profile, model, sweep, window)
     if form in ("json", "csv", "parsable2"):
         from slurm_energy.report import formats
         from slurm_energy.report.totals import TOTALS

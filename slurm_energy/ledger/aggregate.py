@@ -55,6 +55,8 @@ class Outcome(NamedTuple):
     slurm_energy_unused: int
     first_day: date | None
     last_day: date | None
+    unjoined: frozenset[tuple[str, date]] = frozenset()
+    """Days with segments of jobs that the ledger knows and whose records this run did not read."""
 
 
 class Job(NamedTuple):
@@ -119,6 +121,7 @@ def aggregate(ledger: Ledger, job: Job, workdir: Path, progress: Progress = lamb
         counts, tuple(ingest.set_aside), _save_set_aside(ledger, ingest.set_aside), written, unchanged, rows,
         int(unused[0]) if unused and job.plugin == "none" else 0,
         _date(affected[0][1]) if affected else None, _date(max(day for _, day in affected)) if affected else None,
+        _unjoined(con) if affected else frozenset(),
     )  # fmt: skip
 
 
@@ -132,6 +135,11 @@ def _check_pattern(con: duckdb.DuckDBPyConnection, config: Config) -> None:
         raise ConfigError(
             f"{config.file}, [sweeps] job_name = {pattern!r}: expected a regular expression as RE2 takes it ({said})"
         ) from error
+
+
+def _unjoined(con: duckdb.DuckDBPyConnection) -> frozenset[tuple[str, date]]:
+    found = con.execute("SELECT DISTINCT cluster, day FROM unjoined").fetchall()
+    return frozenset((cluster, _date(int(day))) for cluster, day in found)
 
 
 def _days_around(days: Collection[tuple[str, date]]) -> set[tuple[str, int]]:

@@ -62,6 +62,7 @@ def make_tables(
             _EPOCH + timedelta(days=day + shift) for name, day in affected if name == cluster for shift in (-1, 0, 1)
         }
         files += segment_files(ledger, cluster, sorted(days))
+    con.execute("CREATE TEMP TABLE unjoined (cluster VARCHAR, day BIGINT)")
     con.execute("CREATE TEMP TABLE wanted_days (cluster VARCHAR, day BIGINT)")
     con.executemany("INSERT INTO wanted_days VALUES (?, ?)", [list(item) for item in affected]) if files else None
     con.execute(f"""
@@ -74,13 +75,16 @@ def make_tables(
           sum(gpu_uj)::BIGINT AS gpu_uj, sum(other_uj)::BIGINT AS other_uj,
           {", ".join(f"sum({part})::BIGINT AS {name}_real" for name, part in MEASURED_UJ.items())},
           sum(greatest("end" - "start" - round(gap_s * 1e9)::BIGINT, 0))::BIGINT AS covered_ns,
+          sum(greatest("end" - "start" - round(gpu_gap_s * 1e9)::BIGINT, 0))::BIGINT AS gpu_covered_ns,
           bool_or(contains(measured, 'package')) AS has_package, bool_or(contains(measured, 'dram')) AS has_dram,
           bool_or(contains(measured, 'gpu')) AS has_gpu, bool_or(contains(measured, 'node')) AS has_node
         FROM read SEMI JOIN wanted_days USING (cluster, day) GROUP BY ALL""")
     con.execute(f"""
         CREATE TEMP TABLE matched AS
         SELECT s.* REPLACE (s.covered_ns + {_edge("s.begin_ns - p.start * 1000000000")}
-            + {_edge("(p.start + p.span_s) * 1000000000 - s.end_ns")} AS covered_ns), p.record
+            + {_edge("(p.start + p.span_s) * 1000000000 - s.end_ns")} AS covered_ns,
+            s.gpu_covered_ns + {_edge("s.begin_ns - p.start * 1000000000")}
+            + {_edge("(p.start + p.span_s) * 1000000000 - s.end_ns")} AS gpu_covered_ns), p.record
         FROM sessions s JOIN placed p
           ON s.cluster = p.cluster AND s.job_id <> 0 AND s.day BETWEEN p.first_day AND p.last_day
           AND CASE WHEN s.sluid <> '' AND p.sluid <> '' THEN s.sluid = p.sluid ELSE s.job_id = p.job_id
@@ -93,6 +97,7 @@ def make_tables(
         CREATE TEMP TABLE energy AS
         SELECT record, day, {", ".join(map(_of_record, ("package", "dram", "gpu")))},
           sum(other_uj) / {UJ_PER_KWH} AS m_other, sum(covered_ns) / 1e9 AS covered_s,
+          sum(gpu_covered_ns) / 1e9 AS gpu_covered_s,
           bool_or(has_package) AS has_package, bool_or(has_dram) AS has_dram, bool_or(has_gpu) AS has_gpu,
           bool_or(has_node) AS has_node
         FROM matched GROUP BY record, day""")
@@ -123,7 +128,7 @@ def _source(files: Sequence[Path]) -> str:
         '"user"': "VARCHAR",
         "account": "VARCHAR",
     }
-    columns |= {'"partition"': "VARCHAR", "measured": "VARCHAR", "gap_s": "DOUBLE"}
+    columns |= {'"partition"': "VARCHAR", "measured": "VARCHAR", "gap_s": "DOUBLE", "gpu_gap_s": "DOUBLE"}
     numbers = (
         "job_id",
         "restart_count",

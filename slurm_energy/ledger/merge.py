@@ -91,8 +91,12 @@ def combined(
             ANTI JOIN (SELECT cluster, coalesce(array_job_id, job_id) AS a, coalesce(array_task_id, -1) AS b, start AS s FROM parsed)
             USING (cluster, a, b, s)""")
         sql += f" UNION ALL SELECT {columns} FROM kept"
-        # A session whose job the ledger knows from an earlier run is left to that job's row.
+        # A session whose job the ledger knows from an earlier run waits until that job's record is read again.
         leftover += " l ANTI JOIN (SELECT cluster, job_id FROM kept) k USING (cluster, job_id)"
+        con.execute(
+            f"INSERT INTO unjoined SELECT DISTINCT cluster, date FROM ({leftover_sql}) SEMI JOIN "
+            "(SELECT cluster, job_id FROM kept WHERE job_id <> 0) k USING (cluster, job_id)"
+        )
     sql += f" UNION ALL {leftover}"
     # Rows of segments alone have no record that tells them apart: the node is their name.
     key = ", ".join(f'"{name}" NULLS FIRST' for name in (*SORT_KEY, "job_name", "it_kwh"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import date
 from io import BytesIO
 from pathlib import Path
@@ -34,7 +34,7 @@ SCHEMA = pa.schema(
         ("cluster", _TEXT), ("node", _TEXT), ("job_id", _INT), ("restart_count", _INT), ("sluid", _TEXT),
         ("session_start", _INT), ("user", _TEXT), ("uid", _INT), ("account", _TEXT), ("partition", _TEXT), ("hour", _TEXT),
         ("start", _INT), ("end", _INT), ("package_uj", _INT), ("dram_uj", _INT), ("gpu_uj", _INT), ("other_uj", _INT),
-        ("gpus", _TEXT), ("cpu_time_ns", _INT), ("samples", _INT), ("gap_s", pa.float64()), ("sources", _TEXT),
+        ("gpus", _TEXT), ("cpu_time_ns", _INT), ("samples", _INT), ("gap_s", pa.float64()), ("gpu_gap_s", pa.float64()), ("sources", _TEXT),
         ("measured", _TEXT), ("origin", _TEXT), ("closed", _TEXT), ("final", pa.bool_()),
     ]
 )  # fmt: skip
@@ -70,6 +70,7 @@ class _Line(msgspec.Struct):
     gap_s: float
     sources: list[str]
     final: bool
+    gpu_gap_s: float = 0.0
     measured: tuple[str, ...] = ("package", "dram", "gpu")
     origin: str = "hook"
     closed: str = ""
@@ -112,9 +113,12 @@ def take_in(ledger: Ledger, inbox: Path) -> Taken:
     return Taken(len(rows), days, tuple(bad))
 
 
-def booked(ledger: Ledger) -> None:
-    """Says that all days with new segments have been written."""
-    (ledger.path / UNBOOKED).unlink(missing_ok=True)
+def booked(ledger: Ledger, but: Collection[tuple[str, date]] = ()) -> None:
+    """Says that the days with new segments have been written, but for these, whose jobs' records are still to be read."""
+    if but:
+        replace(ledger.path / UNBOOKED, msgspec.json.encode(sorted((cluster, day.isoformat()) for cluster, day in but)))
+    else:
+        (ledger.path / UNBOOKED).unlink(missing_ok=True)
     (ledger.path / UNREPORTED).unlink(missing_ok=True)
 
 
@@ -160,7 +164,7 @@ def _row(line: bytes) -> tuple[object, ...]:
     if any(not 0 < len(quote(name, safe="")) <= _LONGEST_NAME for name in (one.cluster, one.node)):
         raise ValueError("no name, or one that is too long, of cluster or node")
     numbers = (one.job_id, one.restart_count, one.session_start, one.uid, one.start, one.cpu_time_ns, one.samples)
-    if any(not -1 <= number < _LARGEST for number in (*numbers, one.end)) or one.gap_s < 0:
+    if any(not -1 <= number < _LARGEST for number in (*numbers, one.end)) or min(one.gap_s, one.gpu_gap_s) < 0:
         raise ValueError("negative or impossible figures")
     energy = [one.uj.get(domain, 0) for domain in DOMAINS]
     if any(not 0 <= uj < _LARGEST_UJ for uj in energy) or one.end < one.start:
@@ -168,7 +172,7 @@ def _row(line: bytes) -> tuple[object, ...]:
     return (
         one.cluster, one.node, one.job_id, one.restart_count, one.sluid or "", one.session_start, one.user, one.uid,
         one.account, one.partition, one.hour, one.start, one.end, *energy, msgspec.json.encode(one.gpus).decode(),
-        one.cpu_time_ns, one.samples, one.gap_s, ",".join(one.sources), ",".join(one.measured), one.origin, one.closed, one.final,
+        one.cpu_time_ns, one.samples, one.gap_s, one.gpu_gap_s, ",".join(one.sources), ",".join(one.measured), one.origin, one.closed, one.final,
     )  # fmt: skip
 
 

@@ -21,7 +21,8 @@ _RND_KEYS = ("gpu_hours", "cpu_hours", "facility_kwh", "cloud_low_usd", "cloud_h
 
 
 def project_report(
-    con: duckdb.DuckDBPyConnection, project: str, profile: Profile, model: str | None = None, sweep: str | None = None
+    con: duckdb.DuckDBPyConnection, project: str, profile: Profile, model: str | None = None, sweep: str | None = None,
+    window: tuple[int | None, int | None] = (None, None),
 ) -> dict[str, Any]:  # fmt: skip
     """The report on what `rows` holds, as a dict of raw numbers (the JSON output).
 
@@ -30,7 +31,7 @@ def project_report(
     job ended last, and of its completed jobs the one with the most GPU-hours; without sweeps the completed job with
     the most GPU-hours, and no tune. Raises ReportError where nothing is found.
     """
-    _make_jobs(con)
+    _make_jobs(con, window)
     jobs = rows_of(
         con, 'SELECT count(*) AS n, min(start) AS first, max("end") AS last, sum(still_running) AS running FROM jobs'
     )[0]
@@ -73,17 +74,24 @@ def project_report(
     }
 
 
-def _make_jobs(con: duckdb.DuckDBPyConnection) -> None:
-    """The table `jobs`: a row per job, its runs and days together; one that runs ends where its record does."""
+def _make_jobs(con: duckdb.DuckDBPyConnection, window: tuple[int | None, int | None]) -> None:
+    """The table `jobs`: a row per job, its runs and days together; one that runs ends where its record does.
+
+    Of a job that reaches out of the window (epoch seconds) the part inside counts, as its hours do. What segments
+    alone know (state NO_RECORD) is energy, and no job.
+    """
+    first, last = window
     con.execute(f"""
-        CREATE TEMP TABLE jobs AS
+        CREATE TEMP TABLE jobs AS SELECT * REPLACE (
+          greatest(start, to_timestamp({first if first is not None else 0})) AS start,
+          least("end", to_timestamp({last if last is not None else 253402300799})) AS "end") FROM (
         SELECT {JOB} AS job, cluster, any_value(job_id) AS job_id, any_value(array_job_id) AS array_job_id,
           any_value(array_task_id) AS array_task_id, any_value(sweep) AS sweep, arg_max(state, (start, date)) AS state,
           min(start) AS start, greatest(max("end"), max(start) FILTER ("end" IS NULL)
             + to_seconds(sum(elapsed_s) FILTER ("end" IS NULL))) AS "end",
           max(CASE WHEN "end" IS NULL THEN 1 ELSE 0 END) AS still_running,
           sum(elapsed_s) AS elapsed_s, fsum(gpu_h) AS gpu_h, fsum(cpu_h) AS cpu_h
-        FROM rows GROUP BY job, cluster""")
+        FROM rows WHERE state <> 'NO_RECORD' GROUP BY job, cluster)""")
 
 
 def _development(con: duckdb.DuckDBPyConnection) -> Development:

@@ -18,7 +18,7 @@ PROVENANCES = ("measured", "slurm", "estimated")
 
 # fsum adds without losing small parts: the total of a year does not depend on the order of its rows.
 SUMS = f"""
-    count(DISTINCT {JOB}) AS jobs,
+    count(DISTINCT {JOB}) FILTER (state <> 'NO_RECORD') AS jobs,
     fsum(gpu_h) AS gpu_hours, fsum(cpu_h) AS cpu_hours, fsum(it_kwh) AS it_kwh, fsum(facility_kwh) AS facility_kwh,
     fsum(co2e_g) / 1000 AS co2e_kg, fsum(co2e_g) AS co2e_g, fsum(electricity_usd) AS electricity_usd,
     coalesce(fsum(cloud_low_usd), 0) AS cloud_low_usd, coalesce(fsum(cloud_high_usd), 0) AS cloud_high_usd,

@@ -17,6 +17,8 @@ from slurm_energy.slurm.zone import offset_sql, twice_sql
 _NO_TIME = "('', 'Unknown', 'None', 'INVALID', 'N/A', 'NONE', 'UNKNOWN', 'Invalid', '0')"
 _NO_JOULES = "('4294967294', '4294967295', '18446744073709551614', '18446744073709551615')"
 """Slurm's NO_VAL and INFINITE, in 32 and 64 bits."""
+_MOST_CPUS, _MOST_GB = 10_000_000, 100_000_000
+"""More CPUs or GB of memory than any machine has: a broken row, not a job."""
 _YEARS_20 = 20 * 366 * 86400
 _LONGEST_NAME = 80  # as a folder, each byte may take 3 of 255; Slurm's own limit is 40
 _EARLIEST, _LATEST = 631152000, 4102444800  # 1990 to 2100: outside of it a clock was wrong, not a job long
@@ -78,7 +80,7 @@ read AS (
     upper(rtrim(split_part(State, ' ', 1), '+')) AS state_t,
     CASE WHEN Cluster = '' THEN {quoted(default_cluster)} ELSE Cluster END AS cluster,
     "User" AS "user", Account AS account, "Partition" AS "partition", QOS AS qos, WCKey AS wckey, JobName AS job_name,
-    Comment AS comment, SLUID AS sluid, NodeList AS node_list, AllocTRES AS tres, State, Submit, Start, "End",
+    Comment AS comment, SLUID AS sluid, NodeList AS node_list, AllocTRES AS tres, NCPUS, NNodes, State, Submit, Start, "End",
     ElapsedRaw, Suspended, TRY_CAST(Restarts AS INTEGER) AS restart_count,
     coalesce(TRY_CAST(NCPUS AS INTEGER), TRY_CAST({_part("cpu")} AS INTEGER), 0) AS cpus_t,
     coalesce(TRY_CAST(NNodes AS INTEGER), TRY_CAST({_part("node")} AS INTEGER), 0) AS nodes_t,
@@ -140,6 +142,12 @@ SELECT cluster, coalesce(raw_id, id + coalesce(TRY_CAST(nullif(split_part(JobID,
       THEN 'AllocTRES ' || {_show("tres")} || ' is not TRES text'
     WHEN mem_t <> '' AND TRY_CAST(rtrim(mem_t, 'KMGTPEkmgtpe') AS DOUBLE) IS NULL
       THEN 'AllocTRES ' || {_show("tres")} || ' has a mem that is no number'
+    WHEN NCPUS <> '' AND TRY_CAST(NCPUS AS INTEGER) IS NULL THEN 'NCPUS ' || {_show("NCPUS")} || ' is not a number'
+    WHEN NNodes <> '' AND TRY_CAST(NNodes AS INTEGER) IS NULL THEN 'NNodes ' || {_show("NNodes")} || ' is not a number'
+    WHEN cpus_t NOT BETWEEN 0 AND {_MOST_CPUS} OR nodes_t NOT BETWEEN 0 AND {_MOST_CPUS}
+      THEN cpus_t || ' CPUs on ' || nodes_t || ' nodes is not believable'
+    WHEN NOT coalesce({_MEM_GB} BETWEEN 0 AND {_MOST_GB}, false) OR isnan({_MEM_GB})
+      THEN 'AllocTRES ' || {_show("tres")} || ' has memory that is not believable'
     WHEN contains(gpu_key, 'gres') AND NOT regexp_full_match(gpu_key, '(gres/gpu(:[^=,]*)?=[0-9]{{1,9}}(,|$))+')
       THEN 'AllocTRES ' || {_show("tres")} || ' has a GPU count that is no number'
   END AS reason,

@@ -28,9 +28,8 @@ def program(name: str) -> str:
     """The path of one of Slurm's commands. Raises SourceError where it is not installed."""
     path = shutil.which(name)
     if path is None:
-        raise SourceError(
-            f"{name} is not on the PATH: run this where Slurm's client commands are, or read a saved file with --from FILE"
-        )
+        instead = ", or read a saved file with --from FILE" if name == "sacct" else ""
+        raise SourceError(f"{name} is not on the PATH: run this where Slurm's client commands are{instead}")
     return path
 
 
@@ -45,7 +44,12 @@ def ask(command: Sequence[str]) -> bytes:
     )
     if done.returncode:
         words = done.stderr.decode("utf-8", "replace").strip() or f"exit code {done.returncode}"
-        raise SourceError(f"{command[0]} failed: {words}; is slurmdbd running (sacctmgr show cluster)?")
+        daemon = (
+            "slurmctld running (scontrol ping)"
+            if command[0] in ("sinfo", "scontrol")
+            else "slurmdbd running (sacctmgr show cluster)"
+        )
+        raise SourceError(f"{command[0]} failed: {words}; is {daemon}?")
     return done.stdout
 
 

@@ -61,6 +61,8 @@ class _Reader:
         header = first.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "backslashreplace").rstrip("\r\n")
         self.delimiter = delimiter or self._delimiter_of(header, columns)
         self.byte = self.delimiter.encode()
+        if not first.strip():
+            raise SourceError(f"{path}: the file is empty, or its first line is")
         self.has_header = recognised(header.split(self.delimiter)) >= (2 if columns else 1)
         names = canonical(header.split(self.delimiter)) if self.has_header else canonical(columns)
         if not names:

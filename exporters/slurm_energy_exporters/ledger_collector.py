@@ -1,0 +1,206 @@
+"""The ledger as Prometheus metrics: totals and the current month by cluster, project and user.
+
+Every figure is that of `senergy report` for the same rows. Of projects and of users the `top` with the most facility
+energy have series of their own (in the whole ledger or in the current month, each as a share of its sum); the others
+are together in `other`, and counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from slurm_energy.units import J_PER_KWH, SECONDS_PER_HOUR
+from slurm_energy_exporters import metrics
+from slurm_energy_exporters.ledger_sums import LEVELS, DaySums, Found, count_lines, label, look
+
+if TYPE_CHECKING:
+    from datetime import tzinfo
+
+    from slurm_energy.ledger.store import Ledger
+
+log = logging.getLogger("senergy.exporter")
+OTHER = "other"
+PREFIX = "slurm_energy_ledger_"
+KNOWN = {metric.name: metric for metric in metrics.LEDGER}
+_FIGURES = (
+    ("jobs", "jobs", 1.0),
+    ("gpu_seconds", "gpu_h", SECONDS_PER_HOUR),
+    ("cpu_seconds", "cpu_h", SECONDS_PER_HOUR),
+    ("it_energy_joules", "it_kwh", J_PER_KWH),
+    ("facility_energy_joules", "facility_kwh", J_PER_KWH),
+    ("co2e_grams", "co2e_g", 1.0),
+    ("electricity_usd", "electricity_usd", 1.0),
+    ("cloud_low_usd", "cloud_low_usd", 1.0),
+    ("cloud_high_usd", "cloud_high_usd", 1.0),
+)
+"""A figure's name, the column it is made of, and the column's unit in the figure's."""
+PROVENANCES = ("measured", "slurm", "estimated")
+_MARKED = "CREATE TEMP TABLE marked AS SELECT *, coalesce(lag(again) OVER w, false) AS goes_on FROM ("
+_MARKED += "SELECT cluster, a, b, start, bool_and(again) AS again FROM runs JOIN files USING (file) GROUP BY ALL)"
+_MARKED += " WINDOW w AS (PARTITION BY cluster, a, b ORDER BY start)"
+_JOINED = """
+    CREATE TEMP TABLE joined AS SELECT r.*, m.job FROM (
+      SELECT *, max(CASE WHEN NOT goes_on THEN start END)
+        OVER (PARTITION BY cluster, a, b ORDER BY start ROWS UNBOUNDED PRECEDING) AS job FROM marked
+    ) m JOIN (FROM runs JOIN files USING (file)) r USING (cluster, a, b, start)"""
+
+
+class LedgerCollector(Collector):
+    """A custom collector for prometheus-client; scrapes may come at the same time."""
+
+    def __init__(
+        self, ledger: Ledger, zone: tzinfo, *, top: int = 100, users: bool = True,
+        now: Callable[[], float] | None = None,
+    ) -> None:  # fmt: skip
+        self.ledger, self.zone, self.top, self.users = ledger, zone, top, users
+        self._now = now or (lambda: datetime.now().timestamp())
+        self.sums = DaySums(ledger, zone)
+        self._lock = threading.Lock()
+        self._shown: tuple[Found, date] | None = None
+        self._families: list[Metric] = []
+        self._said = ""
+
+    def describe(self) -> list[Metric]:
+        """Nothing: the registry need not read the ledger to know the names."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as the ledger is now; read again only where its files changed or the month is another one."""
+        with self._lock:
+            try:
+                families = self._current()
+                self._said = ""
+            except Exception as error:  # one that cannot be read is down, with no figures that might be old
+                said = f"{self.ledger.path}: {(str(error) or type(error).__name__).splitlines()[0]}"
+                if said != self._said:
+                    log.error("the ledger cannot be read: %s", said)
+                self._said, self._shown, families = said, None, [_family(f"{PREFIX}up", [((), 0.0)])]
+        yield from families
+
+    def _current(self) -> list[Metric]:
+        found = look(self.ledger)
+        today = datetime.fromtimestamp(self._now(), self.zone).date()
+        state = (found, today.replace(day=1))
+        if self._shown != state:
+            self.sums.follow(found)
+            self._families = list(self._build(found, state[1]))
+            self._shown = state
+        return self._families
+
+    def _build(self, found: Found, month: date) -> Iterator[Metric]:
+        con = self.sums.con
+        for name in ("marked", "joined", "windows"):
+            con.execute(f"DROP TABLE IF EXISTS {name}")
+        con.execute(_MARKED)
+        con.execute(_JOINED)
+        con.execute(
+            "CREATE TEMP TABLE windows AS SELECT file, 'all' AS win FROM files UNION ALL "
+            "SELECT file, 'month' FROM files WHERE day >= ? AND day < ?",
+            [month, (month + timedelta(days=32)).replace(day=1)],
+        )
+        yield _family(f"{PREFIX}up", [((), 1.0)])
+        yield from self._freshness(found)
+        yield from self._energy()
+        yield from self._level("cluster")
+        folded = []
+        for level in LEVELS:
+            if level == "user" and not self.users:
+                continue
+            kept, others = self._kept(level)
+            folded.append(((level,), float(others)))
+            con.execute("CREATE OR REPLACE TEMP TABLE kept (name TEXT)")
+            if kept:
+                con.executemany("INSERT INTO kept VALUES (?)", [(name,) for name in kept])
+            yield from self._level(level)
+        yield _family(f"{PREFIX}groups_folded", folded)
+
+    def _freshness(self, found: Found) -> Iterator[Metric]:
+        last: dict[str, date] = {}
+        written: dict[str, float] = {}
+        days: dict[str, float] = {}
+        for file, signature in found.days.items():
+            name = label(file.cluster)
+            last[name] = max(last.get(name, file.day), file.day)
+            written[name] = max(written.get(name, 0.0), signature.mtime_ns / 1e9)
+            days[name] = days.get(name, 0.0) + 1
+        ends = {name: day + timedelta(days=1) for name, day in last.items()}
+        midnights = {
+            name: datetime(day.year, day.month, day.day, tzinfo=self.zone).timestamp() for name, day in ends.items()
+        }
+        for name, values in (
+            ("last_day_timestamp_seconds", midnights), ("last_write_timestamp_seconds", written), ("days", days),
+        ):  # fmt: skip
+            yield _family(PREFIX + name, [((cluster,), value) for cluster, value in values.items()])
+        yield _family(f"{PREFIX}set_aside_rows", [((), float(count_lines(found.aside)))])
+
+    def _energy(self) -> Iterator[Metric]:
+        """Idle energy, and that of jobs by where it is known from."""
+        shares = ", ".join(f"fsum({name}_kwh) FILTER (NOT idle)" for name in PROVENANCES)
+        rows = self.sums.con.execute(
+            f"SELECT cluster, win, fsum(it_kwh) FILTER (idle), {shares} "
+            "FROM project_sums JOIN files USING (file) JOIN windows USING (file) GROUP BY cluster, win ORDER BY cluster, win"
+        ).fetchall()
+        idle = [((cluster, window), (kwh or 0.0) * J_PER_KWH) for cluster, window, kwh, *_ in rows]
+        yield _family(f"{PREFIX}idle_energy_joules", idle)
+        known = [
+            ((cluster, window, name), max(kwh or 0.0, 0.0) * J_PER_KWH)
+            for cluster, window, _, *parts in rows
+            for name, kwh in zip(PROVENANCES, parts, strict=True)
+        ]
+        yield _family(f"{PREFIX}provenance_energy_joules", known)
+
+    def _kept(self, level: str) -> tuple[list[str], int]:
+        """The names that have series of their own, and how many have none. One that is called `other` is among those."""
+        rows = self.sums.con.execute(
+            "SELECT name, fsum(facility_kwh) FILTER (win = 'all') AS ever, "
+            "coalesce(fsum(facility_kwh) FILTER (win = 'month'), 0) AS lately "
+            f"FROM {level}_sums JOIN windows USING (file) WHERE NOT idle GROUP BY name"
+        ).fetchall()
+        ever, lately = (sum(row[index] for row in rows) or 1.0 for index in (1, 2))
+        ranked = sorted(rows, key=lambda row: (-max(row[1] / ever, row[2] / lately), row[0]))
+        kept = [row[0] for row in ranked if row[0] != OTHER][: self.top]
+        return kept, len(rows) - len(kept)
+
+    def _level(self, level: str) -> Iterator[Metric]:
+        """The figures by cluster; for projects and users by name, too, those that are not kept together."""
+        con = self.sums.con
+        keys, table, of_sums, of_runs = "cluster", "project", "", ""
+        if level in LEVELS:
+            keys, table = "cluster, label", level
+            of_sums, of_runs = (
+                f", CASE WHEN {column} IN (FROM kept) THEN {column} ELSE '{OTHER}' END AS label"
+                for column in ("name", LEVELS[level])
+            )
+        columns = ", ".join(f"fsum({name})" for _, name, _ in _FIGURES if name != "jobs")
+        rows = con.execute(
+            f"SELECT {keys}, win, sum(jobs), {columns} FROM (SELECT *{of_sums} FROM {table}_sums WHERE NOT idle) "
+            f"JOIN files USING (file) JOIN windows USING (file) GROUP BY {keys}, win ORDER BY {keys}, win"
+        ).fetchall()
+        several = con.execute(
+            f"SELECT {keys}, win, count(DISTINCT hash(a, b, job)) FROM (SELECT *{of_runs} FROM joined) "
+            f"JOIN windows USING (file) GROUP BY {keys}, win"
+        ).fetchall()
+        jobs = {tuple(row[:-1]): row[-1] for row in several}
+        width = len(keys.split(",")) + 1
+        for index, (name, source, unit) in enumerate(_FIGURES):
+            samples = []
+            for row in rows:
+                key = tuple(row[:width])
+                value = float(row[width + index] or 0) + (jobs.get(key, 0) if source == "jobs" else 0)
+                samples.append((key, value * unit))
+            yield _family(f"{PREFIX}{level}_{name}", samples)
+
+
+def _family(name: str, samples: Sequence[tuple[tuple[Any, ...], float]]) -> GaugeMetricFamily:
+    metric = KNOWN[name]
+    family = GaugeMetricFamily(name, metric.help, labels=metric.labels)
+    for labels, value in samples:
+        family.add_metric(labels, value)
+    return family

@@ -1,0 +1,84 @@
+"""What the agents say now, as the page shows it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slurm_energy.agent.client import AgentError, read_snapshot
+from slurm_energy.agent.snapshot import DOMAINS
+
+if TYPE_CHECKING:
+    from slurm_energy.agent.snapshot import JobView, Snapshot
+
+KEEP_S = 1.0
+"""An answer is used again for so long: many pages cost the agent no more than one."""
+STUCK_S = 30.0
+
+
+class Live:
+    """Reads the sockets; callable from several threads."""
+
+    def __init__(self, sockets: Sequence[Path], timeout_s: float = 2.0) -> None:
+        self.sockets, self.timeout_s = list(sockets), timeout_s
+        self._lock = threading.Lock()
+        self._answer: dict[str, Any] = {}
+        self._at = -KEEP_S
+
+    def read(self) -> dict[str, Any]:
+        """Nodes, their jobs, and what went wrong, by socket."""
+        with self._lock:
+            if time.monotonic() - self._at >= KEEP_S:
+                self._answer = self._read()
+                self._at = time.monotonic()
+            return self._answer
+
+    def _read(self) -> dict[str, Any]:
+        nodes, errors = [], []
+        for path in self.sockets:
+            try:
+                nodes.append(_node(read_snapshot(path, self.timeout_s)))
+            except AgentError as error:
+                errors.append(str(error))
+        return {"now": time.time(), "nodes": nodes, "errors": errors}
+
+
+def _node(snapshot: Snapshot) -> dict[str, Any]:
+    parts = [*snapshot.jobs, snapshot.idle]
+    watts = {domain: sum(part.watts.get(domain, 0.0) for part in parts) for domain in DOMAINS}
+    age = time.time() - snapshot.wall_ns / 1e9
+    problems = list(snapshot.problems)
+    if age > max(STUCK_S, 3 * snapshot.period_s):
+        problems.insert(0, f"the agent has not looked at its counters for {age:,.0f} s: these watts are old")
+    return {
+        "node": snapshot.node,
+        "cluster": snapshot.cluster,
+        "at": snapshot.wall_ns / 1e9,
+        "watts": sum(watts.values()),
+        "domains": watts,
+        "idle_watts": sum(snapshot.idle.watts.values()),
+        "estimated": bool(snapshot.counters) and all(counter.estimated for counter in snapshot.counters),
+        "gpus": sum(counter.domain == "gpu" for counter in snapshot.counters),
+        "jobs": sorted((_job(job, snapshot.wall_ns / 1e9) for job in snapshot.jobs), key=lambda one: -one["watts"]),
+        "problems": problems,
+    }
+
+
+def _job(job: JobView, now: float) -> dict[str, Any]:
+    return {
+        "id": str(job.job_id) if job.job_id > 0 else job.sluid or "?",
+        "run": job.session_start,
+        "user": job.user,
+        "account": job.account,
+        "partition": job.partition,
+        "discovered": job.origin == "discovered",
+        "seconds": max(now - job.session_start, 0.0),
+        "cpus": job.cpus,
+        "gpus": len(job.gpus),
+        "watts": sum(job.watts.values()),
+        "domains": job.watts,
+        "kwh": sum(job.joules.values()) / 3.6e6,
+    }

@@ -1,0 +1,458 @@
+"""A real Prometheus with the shipped configuration, over the real exporters: rules give values, every panel has data.
+
+Two real agents on simulated counters, with simulated jobs told of by the real hook script; a ledger of the case study and
+of jobs of this month. Only times differ from what is shipped: scrapes each second, and windows of the rules in seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from sim.law import Constant
+from sim.sysfs import SimNode
+
+from slurm_energy.cli.sd import Directory, as_json, server, targets, write_whole
+from slurm_energy.slurm.nodes import Node
+
+pytest.importorskip("prometheus_client")
+pytest.importorskip("duckdb")
+
+ROOT = Path(__file__).parents[2]
+PROMETHEUS = ROOT / "deploy" / "prometheus"
+BOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
+HOOKS = {
+    "prolog": ROOT / "deploy/slurm/prolog.d/50-slurm-energy",
+    "epilog": ROOT / "deploy/slurm/epilog.d/50-slurm-energy",
+}
+WATTS = {"package": 80.0, "dram": 8.0, "gpu": 250.0}
+JOBS = {  # by node: job, user, account, GPUs
+    "n1": (("7", "emma", "lisa", "0"), ("8", "anna", "nlp", "1")),
+    "n2": (("7", "emma", "lisa", ""),),
+}
+CHOSEN = {"cluster": "alpha", "node": "n1", "jobid": "7", "project": "lisa", "user": "emma", "window": "month"}
+"""What a person picks in the variables."""
+CORES = 1.5
+"""What each job keeps busy on each of its nodes."""
+
+
+def until(what: str, condition: Callable[[], Any], seconds: float = 90) -> Any:
+    """Polls until the condition holds; gives what it gave."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {seconds:.0f} s in vain for {what}")
+        time.sleep(0.1)
+    return found
+
+
+def free_port() -> int:
+    """Below those that the kernel gives to whoever asks for any, so that nobody is given it before it is used."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
+    pytest.fail("no free port")
+
+
+def environment() -> dict[str, str]:
+    """Without settings of this machine's Slurm or slurm-energy."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SENERGY", "CUDA"))}
+
+
+class Daemons:
+    """Processes that end with the test, what they say in files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.running: list[subprocess.Popen[bytes]] = []
+
+    def start(self, name: str, *command: str | Path, **more: str) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**environment(), **more}
+            )
+        self.running.append(process)
+        return process
+
+    def end(self) -> None:
+        for process in reversed(self.running):
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait(10)
+
+    def logs(self) -> str:
+        return "\n".join(f"{file.name}:\n{file.read_text()[-1500:]}" for file in sorted(self.folder.glob("*.log")))
+
+
+class LiveNode:
+    """A simulated /sys and cgroup tree with a real agent and a real node exporter."""
+
+    def __init__(self, name: str, folder: Path, daemons: Daemons, gpus: int) -> None:
+        self.name, self.folder, self.daemons = name, folder, daemons
+        folder.mkdir()
+        self.sim = SimNode(folder / "sys", packages=2, nvidia=gpus, law=self.law)
+        self.hooks, self.socket, self.port = folder / "hooks", folder / "agent.sock", free_port()
+        self.base = folder / "cgroup" / "system.slice" / "slurmstepd.scope"
+        self.base.mkdir(parents=True)
+        self.cpu_us: dict[Path, float] = {}
+        # Of the platform's node: two packages with their memory, and the GPUs.
+        self.watts = 2 * (WATTS["package"] + WATTS["dram"]) + gpus * WATTS["gpu"]
+
+    @staticmethod
+    def law(name: str) -> Constant:
+        kind = "gpu" if name.startswith("nvml") else "dram" if name.endswith("/dram") else "package"
+        return Constant(WATTS[kind])
+
+    def start(self) -> None:
+        (self.folder / "config.toml").write_text("[agent]\ncpus = 8\nmem_bytes = 68719476736\ngroup = ''\n")
+        self.hooks.mkdir()
+        self.agent = self.daemons.start(
+            f"agent-{self.name}", sys.executable, "-m", "slurm_energy", "agent", "--config", self.folder / "config.toml",
+            "--node", self.name, "--cluster", "alpha", "--period", "0.5", "--hooks", self.hooks, "--socket", self.socket,
+            "--state-dir", self.folder / "state", "--outbox", self.folder / "outbox", "--cgroup-root",
+            self.folder / "cgroup", "--sysfs-root", self.sim.root,
+            PYTHONPATH=f"{ROOT}:{ROOT / 'tests/sim/fakelib'}", SENERGY_SIM_NVML=str(self.sim.root / "nvml"),
+        )  # fmt: skip
+        self.daemons.start(
+            f"node-exporter-{self.name}", sys.executable, "-m", "slurm_energy_exporters.node", "--socket", self.socket,
+            "--web.listen-address", f"127.0.0.1:{self.port}", PYTHONPATH=f"{ROOT}:{ROOT / 'exporters'}",
+        )  # fmt: skip
+        until(f"the agent of {self.name}", self.socket.exists)
+        for job, user, account, gpus in JOBS[self.name]:
+            self.hook("prolog", job, user, account, gpus)
+
+    def hook(self, event: str, job: str, user: str, account: str, gpus: str) -> None:
+        """A job comes or goes: its cgroup, and the real script with what slurmd gives it."""
+        folder = self.base / f"job_{job}"
+        if event == "prolog":
+            (folder / "step_0").mkdir(parents=True)
+            self.cpu_us[folder] = 0.0
+            self.count(folder, 0)
+            (folder / "memory.current").write_text(f"{1 << 30}\n")
+        given = {
+            "SLURM_JOB_ID": job, "SLURM_JOB_RESTART_COUNT": "0", "SLURM_JOB_UID": "1000", "SLURM_JOB_USER": user,
+            "SLURM_JOB_ACCOUNT": account, "SLURM_JOB_PARTITION": "gpu", "SLURM_CLUSTER_NAME": "alpha",
+            "SLURMD_NODENAME": self.name, "SLURM_JOB_CPUS_PER_NODE": "4", "SENERGY_HOOKS": str(self.hooks),
+            "SLURM_JOB_GPUS": gpus,
+        }  # fmt: skip
+        subprocess.run(["sh", HOOKS[event]], env={**environment(), **given}, check=True)
+        if event == "epilog":
+            self.cpu_us.pop(folder)
+            shutil.rmtree(folder)
+
+    def count(self, folder: Path, seconds: float) -> None:
+        self.cpu_us[folder] += seconds * 1e6
+        file = os.open(folder / "cpu.stat", os.O_WRONLY | os.O_CREAT, 0o644)
+        os.pwrite(
+            file, f"usage_usec {round(self.cpu_us[folder])}\nuser_usec 1\nsystem_usec 2\n".encode().ljust(96, b"\n"), 0
+        )
+        os.close(file)
+
+
+def ledger(folder: Path) -> Path:
+    """A ledger of the case study and of two jobs of this month, by the commands that a person types."""
+    senergy = [sys.executable, "-m", "slurm_energy"]
+    (folder / "config.toml").write_text('[site]\ntimezone = "UTC"\ncluster = "alpha"\n')
+
+    def run(*arguments: str | Path) -> None:
+        done = subprocess.run(
+            [*senergy, *arguments], env=environment(), capture_output=True, text=True, check=False, cwd=ROOT
+        )
+        assert done.returncode == 0, done.stderr
+
+    run("demo", "--write", folder / "lisa.txt")
+    header = (folder / "lisa.txt").read_text().partition("\n")[0]
+    now = datetime.now(timezone.utc)
+    begin = max(now - timedelta(hours=2), now.replace(day=1, hour=0, minute=0, second=0))
+    end = max(now - timedelta(minutes=5), begin + timedelta(seconds=1))
+    lines = [header]
+    for number, user, account, gpus in (("11", "emma", "lisa", 4), ("12", "anna", "nlp", 1)):
+        fields = {
+            "JobID": number, "JobIDRaw": number, "Cluster": "alpha", "User": user, "Account": account, "Partition": "gpu",
+            "QOS": "normal", "JobName": "train", "State": "COMPLETED", "Submit": f"{begin:%Y-%m-%dT%H:%M:%S}",
+            "Start": f"{begin:%Y-%m-%dT%H:%M:%S}", "End": f"{end:%Y-%m-%dT%H:%M:%S}",
+            "ElapsedRaw": str(round((end - begin).total_seconds())), "NNodes": "1", "NCPUS": "8",
+            "AllocTRES": f"billing=8,cpu=8,gres/gpu:a100={gpus},gres/gpu={gpus},mem=64G,node=1", "NodeList": "n1",
+        }  # fmt: skip
+        lines.append("|".join(fields.get(name, "") for name in header.split("|")))
+    (folder / "now.txt").write_text("\n".join(lines) + "\n")
+    for log in ("lisa.txt", "now.txt"):
+        run("aggregate", "--from", folder / log, "--config", folder / "config.toml", "--ledger", folder / "ledger")
+    return folder / "ledger"
+
+
+class Prometheus:
+    """The shipped configuration, at this machine's ports and in seconds."""
+
+    def __init__(self, folder: Path, nodes: Mapping[str, LiveNode], ledger_port: int, daemons: Daemons) -> None:
+        self.url = f"http://127.0.0.1:{free_port()}"
+        config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
+        config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s", "scrape_timeout": "1s"}
+        node, ledger_job = config["scrape_configs"]
+        for job in (node, ledger_job):
+            job.update(scrape_interval="1s", scrape_timeout="1s")
+        ledger_job["static_configs"] = [{"targets": [f"127.0.0.1:{ledger_port}"]}]
+        # One node comes out of a file, the other over HTTP, as `senergy sd` gives both.
+        n1, n2 = (targets([Node(name, "127.0.0.1", name)], "alpha", one.port) for name, one in nodes.items())
+        write_whole(folder / "nodes.json", as_json(n1))
+        self.directory = server(("127.0.0.1", 0), Directory(lambda: n2, 60))
+        threading.Thread(target=self.directory.serve_forever, args=(0.1,), daemon=True).start()
+        url = f"http://127.0.0.1:{self.directory.server_address[1]}/targets"
+        node["http_sd_configs"] = [{"url": url, "refresh_interval": "1s"}]
+        (folder / "rules").mkdir()
+        for file in (PROMETHEUS / "rules").glob("*.yml"):
+            text = (
+                re.sub(r"\b15m(?=\]|$|\)|\s)", "10s", file.read_text())
+                if "alerts" not in file.name
+                else file.read_text()
+            )
+            if "alerts" not in file.name:
+                text = text.replace("[1h]", "[20s]").replace("interval: 1m", "interval: 1s")
+            (folder / "rules" / file.name).write_text(text)
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        daemons.start(
+            "prometheus", "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
+            f"--web.listen-address={self.url.removeprefix('http://')}", "--log.level=warn",
+        )  # fmt: skip
+        until("Prometheus to be ready", self.ready)
+
+    def ready(self) -> bool:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url}/-/ready", timeout=2) as answer:
+            return bool(answer.status == 200)
+        return False
+
+    def get(self, path: str, **arguments: str) -> Any:
+        """An answer's data. A query that is wrong fails the test."""
+        try:
+            with urllib.request.urlopen(
+                f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(arguments)}", timeout=10
+            ) as answer:
+                return json.load(answer)["data"]
+        except urllib.error.HTTPError as error:
+            pytest.fail(f"{arguments}: {error.read().decode()}")
+
+    def instant(self, query: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.get("query", query=query)["result"]
+        return found
+
+    def value(self, query: str) -> float:
+        """Of one series; NaN where there is none."""
+        found = self.instant(query)
+        assert len(found) <= 1, found
+        return float(found[0]["value"][1]) if found else math.nan
+
+    def has_data(self, query: str, instant: bool) -> bool:
+        """Whether the query gives any number."""
+        if instant:
+            values = [one["value"] for one in self.instant(query)]
+        else:
+            now = time.time()
+            arguments = {"start": f"{now - 15:.0f}", "end": f"{now:.0f}", "step": "1"}
+            values = [
+                pair for one in self.get("query_range", query=query, **arguments)["result"] for pair in one["values"]
+            ]
+        return any(not math.isnan(float(value)) for _, value in values)
+
+
+class World:
+    """All of it, running."""
+
+    def __init__(self, prometheus: Prometheus, nodes: dict[str, LiveNode], daemons: Daemons) -> None:
+        self.prometheus, self.nodes, self.daemons = prometheus, nodes, daemons
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    if not shutil.which("prometheus"):
+        if os.environ.get("SENERGY_REQUIRE_CLUSTER") == "1":
+            pytest.fail("prometheus is not installed (Debian's prometheus)")
+        pytest.skip("prometheus is not installed (Debian's prometheus)")
+    folder = tmp_path_factory.mktemp("dashboards")
+    daemons = Daemons(folder)
+    nodes = {name: LiveNode(name, folder / name, daemons, gpus) for name, gpus in (("n1", 2), ("n2", 0))}
+    stop = threading.Event()
+
+    def compute() -> None:
+        while not stop.wait(0.1):
+            for one in nodes.values():
+                for job in list(one.cpu_us):
+                    with contextlib.suppress(OSError, KeyError):
+                        one.count(job, 0.1 * CORES)
+
+    mover = threading.Thread(target=compute, daemon=True)
+    with contextlib.ExitStack() as stack:
+        stack.callback(daemons.end)
+        for one in nodes.values():
+            stack.enter_context(one.sim.running())
+            one.start()
+        mover.start()
+        stack.callback(mover.join, 5)
+        stack.callback(stop.set)
+        port = free_port()
+        daemons.start(
+            "ledger-exporter", sys.executable, "-m", "slurm_energy_exporters.ledger", "--ledger", ledger(folder), "--config",
+            folder / "config.toml", "--web.listen-address", f"127.0.0.1:{port}",
+            PYTHONPATH=f"{ROOT}:{ROOT / 'exporters'}",
+        )  # fmt: skip
+        prometheus = Prometheus(folder, nodes, port, daemons)
+        stack.callback(prometheus.directory.server_close)
+        stack.callback(prometheus.directory.shutdown)
+        try:
+            until("all targets to be up", lambda: prometheus.value("sum(up)") == 3, 120)
+            until("the ledger", lambda: prometheus.value("slurm_energy_ledger_up") == 1)
+            until("jobs to have watts", lambda: prometheus.value("count(job:slurm_energy_power_watts:sum)") == 3)
+            # The last of the rules to have a value: it looks back farthest.
+            until("conservation", lambda: len(prometheus.instant("node:slurm_energy_conservation_error:ratio15m")) == 2)
+        except BaseException:
+            print(daemons.logs())
+            raise
+        yield World(prometheus, nodes, daemons)
+
+
+def rules() -> list[str]:
+    files = (PROMETHEUS / "rules").glob("*.yml")
+    groups = [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
+    return [rule["record"] for group in groups for rule in group["rules"] if "record" in rule]
+
+
+@pytest.mark.parametrize("name", rules())
+def test_a_recording_rule_gives_values(world: World, name: str) -> None:
+    until(name, lambda: world.prometheus.has_data(name, True), 20)
+
+
+def test_no_rule_and_no_alert_fails(world: World) -> None:
+    groups = world.prometheus.get("rules")["groups"]
+    assert not {rule["name"]: rule["lastError"] for group in groups for rule in group["rules"] if rule.get("lastError")}
+    assert {rule["health"] for group in groups for rule in group["rules"]} == {"ok"}
+
+
+def test_the_watts_are_those_of_the_counters_and_belong_to_somebody(world: World) -> None:
+    ask = world.prometheus.value
+    truth = sum(one.watts for one in world.nodes.values())
+
+    def near(query: str, expected: float, share: float = 0.02) -> None:
+        until(f"{query} to be {expected:g}", lambda: abs(ask(query) - expected) <= share * expected, 45)
+
+    near("avg_over_time(cluster:slurm_energy_power_watts:sum[10s])", truth)
+    near("avg_over_time(cluster:slurm_energy_co2e_grams_per_hour:sum[10s])", truth / 1000 * 1.54 * 472.94)
+    near("avg_over_time(cluster:slurm_energy_electricity_usd_per_hour:sum[10s])", truth / 1000 * 1.54 * 0.12)
+    near("cluster:slurm_energy_kwh:increase1h * 3.6e6", 20 * truth, 0.1)  # an hour of 20 s
+    parts = "avg_over_time((sum(job:slurm_energy_power_watts:sum) + sum(cluster:slurm_energy_idle_power_watts:sum))[10s:1s])"
+    near(parts, truth)
+    assert ask('sum(account:slurm_energy_power_watts:sum{account="nlp"})') > WATTS["gpu"] * 0.9
+    assert ask("max(abs(node:slurm_energy_conservation_error:ratio15m))") < 1e-3
+
+
+def filled(board: dict[str, Any], prometheus: Prometheus) -> list[dict[str, str]]:
+    """Values of a dashboard's variables: as it opens, and as a person picks them; out of what Prometheus has."""
+    opens: dict[str, str] = {}
+    picked: dict[str, str] = {}
+    for variable in board["templating"]["list"]:
+        name = variable["name"]
+        if variable["type"] == "datasource":
+            continue
+        if variable["type"] == "custom":
+            offered = [option["value"] for option in variable["options"]]
+        else:
+            metric, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"]).groups()  # type: ignore[union-attr]
+            selector = fill(metric, picked)
+            offered = prometheus.get(f"label/{label}/values", **{"match[]": selector})
+        assert CHOSEN[name] in offered, f"{name}: {offered}"
+        picked[name] = CHOSEN[name]
+        opens[name] = variable["allValue"] if variable["includeAll"] else CHOSEN[name]
+    found = [opens, picked]
+    if "window" in opens:
+        found.append({**opens, "window": "all"})
+    return found
+
+
+def fill(text: str, values: Mapping[str, str]) -> str:
+    for name, value in {"__rate_interval": "4s", "__range": "60s", **values}.items():
+        text = re.sub(rf"\$\{{{name}\}}|\${name}\b", lambda _, value=value: value, text)  # type: ignore[misc]
+    return text
+
+
+PANELS = [
+    pytest.param(file, panel, id=f"{file.stem}-{panel['id']}-{panel['title']}")
+    for file in BOARDS
+    for panel in json.loads(file.read_text())["panels"]
+    if panel.get("targets")
+]
+
+
+@pytest.mark.parametrize(("file", "panel"), PANELS)
+def test_a_panel_s_queries_give_data(world: World, file: Path, panel: dict[str, Any]) -> None:
+    board = json.loads(file.read_text())
+    for values in filled(board, world.prometheus):
+        for target in panel["targets"]:
+            query = fill(target["expr"], values)
+            assert "$" not in query
+            until(query, lambda q=query, t=target: world.prometheus.has_data(q, bool(t.get("instant"))), 10)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("file", "panel"), PANELS)
+def test_legends_links_and_columns_name_labels_that_the_answer_has(
+    world: World, file: Path, panel: dict[str, Any]
+) -> None:
+    values = filled(json.loads(file.read_text()), world.prometheus)[0]
+    all_labels: set[str] = set()
+    for target in panel["targets"]:
+        found = world.prometheus.instant(fill(target["expr"], values))
+        labels = {label for one in found for label in one["metric"]}
+        assert set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) <= labels
+        all_labels |= labels
+    shown = json.dumps(panel)
+    assert set(re.findall(r"__field\.labels\.(\w+)", shown)) <= all_labels
+    if panel["type"] != "table":
+        return
+    order = next(one["options"] for one in panel["transformations"] if one["id"] == "organize")
+    columns = set(order["renameByName"].values())
+    excluded = set(order["excludeByName"]) - {"Time", "__name__"}
+    assert {override["matcher"]["options"] for override in panel["fieldConfig"]["overrides"]} <= all_labels | columns
+    assert excluded <= all_labels
+    assert set(order["indexByName"]) - set(order["renameByName"]) == all_labels - excluded - {"__name__"}
+    assert set(re.findall(r"__data\.fields\.(\w+)", shown)) <= all_labels - excluded
+    assert set(re.findall(r"var-\w+=\$\{(\w+)\}", shown)) <= set(values)
+
+
+def test_a_job_that_ends_vanishes_and_its_node_adds_up(world: World) -> None:
+    node, ask = world.nodes["n1"], world.prometheus.instant
+    node.hook("epilog", *JOBS["n1"][1])
+    until("job 8 to vanish", lambda: not ask('job:slurm_energy_power_watts:sum{jobid="8"}'))
+    assert ask('job:slurm_energy_power_watts:sum{jobid="7"}')
+    until("its energy to stay in the hour's", lambda: ask('account:slurm_energy_kwh:increase1h{account="nlp"}'), 5)
+
+
+def test_an_agent_that_is_killed_is_an_alert_and_has_no_watts(world: World) -> None:
+    node, ask = world.nodes["n2"], world.prometheus.instant
+    node.agent.kill()
+    node.agent.wait(10)
+    until("the alert to be pending", lambda: ask('ALERTS{alertname="SlurmEnergyAgentDown",node="n2"}'))
+    assert not ask('slurm_energy_node_power_watts{node="n2"}')
+    assert not ask('ALERTS{alertname=~"SlurmEnergyAgent(Down|Stuck)",node="n1"}')
+    until("the count on the dashboard", lambda: world.prometheus.value("count(slurm_energy_agent_up == 0)") == 1)

@@ -1,0 +1,303 @@
+"""The exporters' HTTP server among clients that are many, slow, rude or wrong: bounded, and scrapes go on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from pathlib import Path
+
+import pytest
+from exporter_harness import Exporter, many_jobs, running
+from slurm_energy_exporters.http_message import Refused, Request, Response, parse
+from slurm_energy_exporters.server import Limits, Server
+from slurm_energy_exporters.web import address_of
+from slurm_energy_exporters.web_access import Access
+from slurm_energy_exporters.web_config import WebConfigError
+
+THREADS = 3
+"""The one of the connections, and one each for scrapes and passwords."""
+MOST_KB = 40 * 1024
+GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def exporter() -> Iterator[Exporter]:
+    with running(snapshot=many_jobs(128)) as (one, _):
+        yield one
+
+
+def connect(exporter: Exporter) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", exporter.port), timeout=10)
+
+
+def bounded(exporter: Exporter) -> bool:
+    return exporter.status("Threads") <= THREADS and exporter.status("VmHWM") < MOST_KB
+
+
+def scrape_s(exporter: Exporter) -> float:
+    begin = time.monotonic()
+    answer = exporter.get()
+    assert answer.status == 200
+    assert b"slurm_energy_job_power_watts" in answer.body
+    return time.monotonic() - begin
+
+
+def test_200_scrapes_at_once_all_succeed_and_ask_the_agent_a_few_times() -> None:
+    with running(snapshot=many_jobs(128)) as (exporter, stub):
+        gate = threading.Barrier(200)
+
+        def one(number: int) -> tuple[int, int]:
+            gate.wait()
+            answer = exporter.get(Accept_Encoding="gzip") if number % 2 else exporter.get()
+            return answer.status, len(answer.body)
+
+        with ThreadPoolExecutor(200) as pool:
+            found = list(pool.map(one, range(200)))
+        assert {status for status, _ in found} == {200}
+        assert len({size for _, size in found}) == 2, "one plain and one packed text"
+        assert stub.asked < 50
+        assert bounded(exporter)
+
+
+def test_clients_that_never_finish_their_request_cost_no_scrape(exporter: Exporter) -> None:
+    clients = [connect(exporter) for _ in range(300)]
+    try:
+        for number, client in enumerate(clients):
+            client.sendall(GET[: number % (len(GET) - 1)])
+        begin = time.monotonic()
+        slowest = 0.0
+        while time.monotonic() - begin < 3:
+            for client in clients[:50]:  # some dribble
+                with contextlib.suppress(OSError):
+                    client.send(b"x")
+            slowest = max(slowest, scrape_s(exporter))
+            time.sleep(0.2)
+        assert slowest < 1
+        assert bounded(exporter)
+        time.sleep(3)
+        assert exporter.files() < 60, "they are dropped in time, those that dribble too"
+    finally:
+        for client in clients:
+            client.close()
+
+
+def test_clients_that_never_read_cost_no_scrape(exporter: Exporter) -> None:
+    clients = []
+    try:
+        for _ in range(200):
+            client = socket.socket()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", exporter.port))
+            client.sendall(GET * 20)
+            clients.append(client)
+        time.sleep(0.5)
+        assert max(scrape_s(exporter) for _ in range(10)) < 1
+        assert bounded(exporter), exporter.status("VmHWM")
+    finally:
+        for client in clients:
+            client.close()
+
+
+def test_more_connections_than_it_keeps(exporter: Exporter) -> None:
+    clients: list[socket.socket] = []
+    try:
+        for _ in range(800):
+            clients.append(connect(exporter))
+            if len(clients) % 200 == 0:
+                assert scrape_s(exporter) < 1
+        assert exporter.files() < 300
+        assert bounded(exporter)
+    finally:
+        for client in clients:
+            client.close()
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 20_000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 100 + b"\r\n", 431),
+        (b"a" * (20 << 20), 431),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n", 413),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", 413),
+        (b"POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 405),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n folded: y\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: \x00\r\n\r\n", 400),
+        (b"GET /\x01 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+    ],
+)
+def test_a_request_that_is_too_big_or_wrong_is_refused(exporter: Exporter, data: bytes, status: int) -> None:
+    answer = exporter.raw(data)
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode()) or (len(data) > 1 << 20 and answer == b"")
+    assert scrape_s(exporter) < 1
+    assert bounded(exporter)
+
+
+def test_a_connection_is_kept_for_more_than_one_request(exporter: Exporter) -> None:
+    client = http.client.HTTPConnection("127.0.0.1", exporter.port, timeout=10)
+    for _ in range(3):
+        client.request("GET", "/metrics")
+        response = client.getresponse()
+        assert response.read()
+        assert response.headers["Connection"] == "keep-alive"
+    client.request("GET", "/", headers={"Connection": "close"})
+    assert client.getresponse().headers["Connection"] == "close"
+    client.close()
+    assert exporter.raw(b"GET /-/healthy HTTP/1.0\r\n\r\n").endswith(b"Healthy.\n")
+    last = b"GET /-/healthy HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    assert exporter.raw(GET + GET + last).count(b"HTTP/1.1 200 OK") == 3, "one after the other, sent at once"
+
+
+def test_a_client_that_goes_away_takes_no_other_answer_along(exporter: Exporter) -> None:
+    for _ in range(50):
+        with connect(exporter) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # reset
+            client.sendall(GET)
+    assert scrape_s(exporter) < 1
+    assert "Traceback" not in exporter.log
+
+
+def test_it_ends_with_clients_connected() -> None:
+    with running("--web.max-requests=1") as (exporter, stub):
+        idle, half = connect(exporter), connect(exporter)
+        half.sendall(b"GET")
+        stub.answer = None
+        waiting = connect(exporter)
+        waiting.sendall(GET)
+        time.sleep(0.2)
+        begin = time.monotonic()
+        exporter.process.send_signal(signal.SIGTERM)
+        assert exporter.process.wait(10) == 0
+        assert time.monotonic() - begin < 5
+        assert waiting.recv(100).startswith(b"HTTP/1.1 200"), "who is being answered is answered"
+        for client in (idle, half, waiting):
+            client.close()
+        assert "Traceback" not in exporter.log
+
+
+@contextlib.contextmanager
+def small(application, limits: Limits) -> Iterator[tuple[str, int]]:
+    """A server in this process; its address."""
+    door = socket.create_server(("127.0.0.1", 0), backlog=64)
+    ready: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        ready.append((asyncio.get_running_loop(), stop))
+        await Server(application, Access(None), limits).serve([door], stop)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        yield door.getsockname()
+    finally:
+        loop, stop = ready[0]
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+        door.close()
+        assert not thread.is_alive()
+
+
+async def big(request: Request) -> Response:
+    if request.path == "/slow":
+        await asyncio.sleep(1)
+    if request.path == "/broken":
+        raise RuntimeError("an accident")
+    return Response(HTTPStatus.OK, b"x" * (30 << 20 if request.path == "/big" else 2))
+
+
+def ends_after(client: socket.socket) -> float:
+    begin = time.monotonic()
+    with contextlib.suppress(ConnectionError):
+        while client.recv(1 << 16):
+            pass
+    return time.monotonic() - begin
+
+
+def test_times() -> None:
+    with small(big, Limits(head_s=0.4, idle_s=0.8, send_s=0.6)) as where:
+        silent = socket.create_connection(where, timeout=5)
+        assert 0.2 < ends_after(silent) < 0.7
+        kept = socket.create_connection(where, timeout=5)
+        kept.sendall(GET)
+        assert 0.6 < ends_after(kept) < 1.2, "between requests it may be idle longer"
+        deaf = socket.create_connection(where, timeout=5)
+        deaf.sendall(GET.replace(b"/metrics", b"/big"))
+        time.sleep(1)
+        begin = time.monotonic()
+        size = 0
+        with contextlib.suppress(ConnectionError):
+            while part := deaf.recv(1 << 20):
+                size += len(part)
+        assert time.monotonic() - begin < 1
+        assert size < 20 << 20, "who does not read is dropped in the middle"
+
+
+def test_turns_and_accidents() -> None:
+    with small(big, Limits(requests=1, turn_s=0.3)) as where:
+
+        def ask(path: bytes) -> bytes:
+            with socket.create_connection(where, timeout=5) as client:
+                client.sendall(GET.replace(b"/metrics", path))
+                return client.recv(1 << 12)[:12]
+
+        assert ask(b"/broken") == b"HTTP/1.1 500"
+        with ThreadPoolExecutor(2) as pool:
+            slow = pool.submit(ask, b"/slow")
+            time.sleep(0.1)
+            assert ask(b"/") == b"HTTP/1.1 503", "its turn did not come in time"
+            assert slow.result() == b"HTTP/1.1 200"
+        assert ask(b"/") == b"HTTP/1.1 200"
+
+
+def test_the_one_that_waits_longest_makes_room() -> None:
+    with small(big, Limits(connections=3, head_s=5)) as where:
+        clients = [socket.create_connection(where, timeout=5) for _ in range(3)]
+        clients[0].sendall(GET)
+        assert clients[0].recv(4096)  # it did something just now: the second is the oldest
+        late = socket.create_connection(where, timeout=5)
+        assert ends_after(clients[1]) < 1
+        for client in (clients[0], clients[2], late):
+            client.sendall(GET)
+            assert client.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("text", ["", "9854", "host", "host:", ":x", ":70000", "[::1]"])
+def test_an_address_that_is_none(text: str) -> None:
+    with pytest.raises(WebConfigError, match="expected host:port"):
+        address_of(text)
+
+
+def test_addresses() -> None:
+    assert [address_of(text) for text in (":9854", "h:1", "[::1]:2")] == [("", 9854), ("h", 1), ("::1", 2)]
+
+
+def test_a_request_by_its_parts() -> None:
+    request = parse(b"HEAD http://h:1/metrics?x=1 HTTP/1.0\r\nA: b\r\na:  c \r\nConnection: Keep-Alive\r\n\r\n")
+    assert request == Request("HEAD", "/metrics", {"a": "b,c", "connection": "Keep-Alive"}, True)
+    with pytest.raises(Refused):
+        parse(b"\r\n\r\n")
+
+
+def test_a_port_that_is_taken_ends_it_with_1(
+    exporter: Exporter, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from slurm_energy_exporters.node import main
+
+    assert main([f"--listen=127.0.0.1:{exporter.port}", "--socket", str(tmp_path / "none")]) == 1
+    assert "cannot listen on 127.0.0.1" in caplog.text
+    assert main(["--web.listen-address", "nonsense"]) == 2
+    assert main(["--web.max-requests=-1"]) == 2
