@@ -96,12 +96,13 @@ def wait_for(cluster: Cluster, label: str, condition: Callable[[], bool], second
     """Polls until what `label` brings is there; where it ended or the time is over, the error shows its log."""
     deadline = time.monotonic() + seconds
     while not condition():
-        ended = cluster.started[label].poll() is not None
+        ended = [name for name, process in cluster.started.items() if process.poll() is not None]
         if ended or time.monotonic() > deadline:
             state = cluster.outside(cluster.state)
-            logs = [log for log in (state / f"{label}.log", state / f"{label}.out") if log.exists()]
-            tail = "\n".join(log.read_text(errors="replace")[-1500:] for log in logs)
-            raise ClusterError(f"{label} {'ended' if ended else f'was not ready in {seconds:.0f} s'}:\n{tail}")
+            names = [f"{name}.{kind}" for name in (ended or [label])[:2] for kind in ("log", "out")]
+            tail = "\n".join((state / n).read_text(errors="replace")[-1500:] for n in names if (state / n).exists())
+            what = f"{', '.join(ended)} ended" if ended else f"{label} was not ready in {seconds:.0f} s"
+            raise ClusterError(f"{what}:\n{tail}")
         time.sleep(0.1)
 
 

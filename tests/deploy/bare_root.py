@@ -98,7 +98,7 @@ def copied() -> Iterator[Path]:
         (root / "var/cache/pip").mkdir(parents=True, exist_ok=True)
         yield root
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
 
 
 def inside(root: Path | str, command: Sequence[str]) -> list[str]:
@@ -111,4 +111,30 @@ def inside(root: Path | str, command: Sequence[str]) -> list[str]:
     script += "mount --bind $kept $root/var/cache/pip; "
     script += "".join(f"mount --bind {one} $root{one}; " for one in links)
     script += 'exec chroot $root env PIP_CACHE_DIR=/var/cache/pip LC_ALL=C.UTF-8 HOME=/root "$@"'
-    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", str(root), str(kept), *command]
+    return [
+        "unshare",
+        "--mount",
+        "--propagation",
+        _propagation(),
+        "sh",
+        "-c",
+        script,
+        "sh",
+        str(root),
+        str(kept),
+        *command,
+    ]
+
+
+def _propagation() -> str:
+    """Private, but for a process whose own / is no mount (one in a chroot): there unshare(1) has nothing to change."""
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return "private" if "/" in mounts else "unchanged"
+
+
+def _remove(folder: Path) -> None:
+    """Removes a copy, and nothing that may still be mounted in it."""
+    places = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for place in sorted((one for one in places if one.startswith(f"{folder}/")), reverse=True):
+        subprocess.run(["umount", "-l", place], check=False)
+    subprocess.run(["rm", "-rf", "--one-file-system", folder], check=False)
