@@ -145,7 +145,8 @@ class Session(msgspec.Struct, kw_only=True):
             session_start=self.session_start, user=self.user, uid=self.uid, account=self.account, partition=self.partition,
             hour=stamp.hour, start=self.start, end=max(self.start, self.end),  # the clock may have been put back
             uj={"package": self.package, "dram": self.dram, "gpu": self.gpu, "other": self.other}, gpus=gpus,
-            cpu_time_ns=self.cpu_time_ns, samples=self.samples, gap_s=self.gap_ns / 1e9, gpu_gap_s=self.gpu_gap_ns / 1e9, sources=stamp.sources,
+            cpu_time_ns=self.cpu_time_ns, samples=self.samples, gap_s=self.gap_ns / 1e9, gpu_gap_s=self.gpu_gap_ns / 1e9,
+            sources=stamp.sources,
             measured=self.measured_of(stamp), origin=self.origin, closed=closed, final=bool(closed),
         )  # fmt: skip
         self.earlier_uj = [

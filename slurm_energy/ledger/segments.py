@@ -172,7 +172,8 @@ def _row(line: bytes) -> tuple[object, ...]:
     return (
         one.cluster, one.node, one.job_id, one.restart_count, one.sluid or "", one.session_start, one.user, one.uid,
         one.account, one.partition, one.hour, one.start, one.end, *energy, msgspec.json.encode(one.gpus).decode(),
-        one.cpu_time_ns, one.samples, one.gap_s, one.gpu_gap_s, ",".join(one.sources), ",".join(one.measured), one.origin, one.closed, one.final,
+        one.cpu_time_ns, one.samples, one.gap_s, one.gpu_gap_s, ",".join(one.sources), ",".join(one.measured), one.origin,
+        one.closed, one.final,
     )  # fmt: skip
 
 
