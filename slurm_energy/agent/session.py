@@ -135,7 +135,7 @@ class Session(msgspec.Struct, kw_only=True):
 
     def measured_of(self, stamp: Stamp) -> list[str]:
         """The domains that are measured for this session: a job's GPUs only where it is known which they are."""
-        return [domain for domain in stamp.measured if domain != GPU or self.gpus or self.job_id == IDLE]
+        return [domain for domain in stamp.measured if domain != GPU or self.gpus or self.by_gpu or self.job_id == IDLE]
 
     def cut(self, stamp: Stamp, closed: str = "") -> Segment:
         """The open hour as a segment; the session goes on with an empty one. closed: why it is the last one."""

@@ -99,7 +99,7 @@ class Sessions:
         session.cpus = min(max(hook.cpus, 1), max(cpus, 1))
         session.mem_bytes = memory * session.cpus // max(cpus, 1)
         session.alone = hook.exclusive or session.cpus >= cpus
-        session.gpus = self._devices(hook.gpus)
+        session.gpus = self._devices(hook.gpus) or session.gpus
         session.origin = "hook"
 
     def _devices(self, numbers: tuple[int, ...]) -> list[str]:
@@ -154,7 +154,28 @@ class Sessions:
             else:
                 changed |= self._discover(folder, wall_ns, v2=v2)
         self.closed = still_there
-        return changed
+        return changed | self._ask_who_holds_gpus()
+
+    def _ask_who_holds_gpus(self) -> bool:
+        """Gives discovered jobs the GPUs on which the driver sees their processes; whether any got one.
+
+        Until then, and where the driver does not say, such a GPU's energy is idle, and the agent says so.
+        """
+        engine = self.agent.engine
+        unknown = [live for live in engine.lives if live.session.origin == "discovered" and not live.session.gpus]
+        if not unknown:
+            return False
+        taken = {device for live in engine.lives for device in live.session.gpus}
+        free = [m.counter for m in engine.meters if m.counter.device and m.counter.device not in taken]
+        users = {counter.device: set(counter.holders()) for counter in free}
+        found = False
+        for live in unknown:
+            processes = live.group.pids() if live.group is not None and any(users.values()) else set()
+            devices = [device for device, pids in users.items() if pids & processes]
+            if devices:
+                live.session.gpus, found = devices, True
+                log.info("job %s uses %s", live.session.job_id, ", ".join(devices))
+        return found
 
     def _gone(self, live: Live, now_ns: int, wall_ns: int) -> bool:
         """A session without a folder: its Epilog is on the way, or it never comes."""

@@ -64,6 +64,14 @@ class Group:
         memory = int(_pread(self._mem, 32, 0)) if self._mem >= 0 else 0
         return (int(cpu[11:].split(b"\n", 1)[0]) * 1000 if self._v2 else int(cpu)), memory
 
+    def pids(self) -> set[int]:
+        """The job's processes, those of its steps and tasks."""
+        found: set[int] = set()
+        for path, _, files in os.walk(self.path):
+            if "cgroup.procs" in files:
+                found.update(map(int, _content(f"{path}/cgroup.procs", 1 << 20).split()))
+        return found
+
     def close(self) -> None:
         """Closes the files."""
         os.close(self._cpu)
@@ -116,10 +124,10 @@ class Tree:
         return None
 
 
-def _content(path: str) -> bytes:
+def _content(path: str, most: int = 4096) -> bytes:
     try:
         with open(path, "rb") as file:  # noqa: PTH123
-            return file.read(4096)
+            return file.read(most)
     except OSError:
         return b""
 

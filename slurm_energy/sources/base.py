@@ -41,6 +41,10 @@ class Counter(ABC):
     def read(self, now_ns: int) -> int:
         """The count now, uJ from an arbitrary origin. now_ns: the monotonic clock, ns. Raises Unreadable."""
 
+    def holders(self) -> list[int]:
+        """Process ids that use a GPU, where that can be asked; else none. Not for every tick."""
+        return []
+
     def close(self) -> None:  # noqa: B027  most counters hold nothing but a file
         """Lets go of files and threads."""
 

@@ -180,6 +180,17 @@ class NvmlCounter(Counter):
             raise Unreadable(self._why) from error
         return self._energy.add(power_mw * 1000, now_ns)
 
+    def holders(self) -> list[int]:
+        """Processes with a compute context on the GPU; none where the driver does not say."""
+        library = self._nvml.library
+        ask = getattr(library, "nvmlDeviceGetComputeRunningProcesses", None)
+        if ask is None or self._handle is None:
+            return []
+        try:
+            return [int(process.pid) for process in ask(self._handle)]
+        except library.NVMLError:
+            return []
+
     def close(self) -> None:
         """Ends NVML with the last GPU."""
         self._nvml.users -= 1

@@ -719,3 +719,53 @@ def test_what_a_killed_hook_left_an_hour_ago_is_swept_and_what_is_being_written_
     os.utime(whole, (1000, 1000))
     hooks.sweep(tmp_path, 2000 * 1_000_000_000)
     assert sorted(path.name for path in tmp_path.iterdir()) == [new.name, whole.name]
+
+
+class Asked(Gauge):
+    """A GPU whose driver says which processes use it."""
+
+    __slots__ = ("pids",)
+
+    def holders(self) -> list[int]:
+        return self.pids
+
+
+def with_gpus(tmp_path: Path, version: int) -> tuple[Node, list[Asked]]:
+    gpus = [Asked(GPU, f"nvml:{number}", device=f"GPU-{number}", minor=number) for number in range(2)]
+    for gpu in gpus:
+        gpu.pids = []
+    return Node(tmp_path, version, [Gauge(PACKAGE, "p"), *gpus]), gpus
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_discovered_job_gets_the_gpu_on_which_the_driver_sees_its_processes(tmp_path: Path, version: int) -> None:
+    node, gpus = with_gpus(tmp_path, version)
+    gpus[1].pids = [4711]
+    folder = node.cgroups.add(7, pid=4711)
+    node.advance(12, 100, {folder: 1})
+    assert node.job(7).gpus == ["GPU-1"]
+    before = node.job(7).gpu
+    node.advance(10, 100, {folder: 1})
+    assert node.job(7).gpu - before == 1_000_000_000
+    end(node, folder)
+    assert node.segments(7)[-1]["measured"] == ["gpu", "package"]
+
+
+def test_gpus_of_a_discovered_job_that_nobody_knows_of_are_not_called_measured(tmp_path: Path) -> None:
+    node, _ = with_gpus(tmp_path, 2)
+    folder = node.cgroups.add(7)
+    node.advance(12, 100, {folder: 1})
+    assert any("not known" in text for text in node.agent.problems)
+    end(node, folder)
+    assert node.segments(7)[-1]["measured"] == ["package"]
+    assert node.segments(7)[-1]["uj"]["gpu"] == 0
+
+
+def test_a_gpu_that_is_lost_is_a_gap_of_its_holder_alone(tmp_path: Path) -> None:
+    node, gpus = with_gpus(tmp_path, 2)
+    holder, other = begin(node, 7, SLURM_JOB_GPUS="1"), begin(node, 8)
+    node.advance(5, 100, {holder: 1, other: 1})
+    gpus[1].broken = "fell off the bus"
+    node.advance(20, 100, {holder: 1, other: 1})
+    assert (node.job(7).gpu_gap_ns, node.job(7).gap_ns) == (20 * NS, 0)
+    assert (node.job(8).gpu_gap_ns, node.job(8).gap_ns) == (0, 0)
