@@ -333,6 +333,21 @@ def test_under_another_profile_the_energy_stays(lisa: Path, demo: dict[str, Any]
     assert found["profile"] == "site"
 
 
+def test_by_may_be_given_twice_as_well_as_with_a_comma(small: Path) -> None:
+    twice = figures(fine(small, "report", "--by", "project", "--by", "user", "--json"))
+    assert twice == figures(fine(small, "report", "--by", "project,user", "--json"))
+    assert {"project", "user"} <= set(twice["rows"][0])
+
+
+def test_a_project_s_span_in_a_window_is_that_of_the_window(lisa: Path) -> None:
+    day = figures(fine(lisa, "report", "--project", "lisa", "-S", "2018-03-01", "-E", "2018-03-02", "--json"))
+    grown = day["development"]
+    assert grown["span_days"] == pytest.approx(1.0)
+    assert grown["mean_gpus"] == pytest.approx(day["gpu_hours"] / 24)
+    assert day["own_hardware"]["gpus"] == round(grown["mean_gpus"])
+    assert (day["start"][:10], day["end"][:10]) == ("2018-03-01", "2018-03-02")
+
+
 def test_nothing_found_is_said_and_no_error_for_a_script(small: Path) -> None:
     done = inside(small, "report", "--user", "nobody", "--by", "month", "--json")
     assert (done.returncode, figures(done.stdout)) == (0, {"rows": []})
@@ -735,3 +750,19 @@ def test_the_ledger_opens_where_the_environment_says(
 def test_a_name_that_the_package_has_not_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="nosuch"):
         slurm_energy.nosuch  # noqa: B018
+
+
+def test_segments_whose_record_was_not_read_wait_for_a_run_that_reads_it(tmp_path: Path) -> None:
+    from test_segments import segment
+
+    ledger, inbox = tmp_path / "ledger", tmp_path / "inbox"
+    mine, other = save(tmp_path / "a.txt", [row()]), save(tmp_path / "b.txt", [row(JobID="9", JobIDRaw="9")])
+    senergy(tmp_path, "aggregate", "--ledger", ledger, "--from", mine)
+    inbox.mkdir()
+    (inbox / "n1.jsonl").write_text(json.dumps(segment(cluster=row()["Cluster"])) + "\n")
+    senergy(tmp_path, "aggregate", "--ledger", ledger, "--inbox", inbox, "--from", other)
+    assert "2026" in (ledger / "unbooked.json").read_text()
+    assert senergy(tmp_path, "ledger", "verify", "--ledger", ledger).returncode == 1
+    senergy(tmp_path, "aggregate", "--ledger", ledger, "--from", mine)
+    assert not (ledger / "unbooked.json").exists()
+    assert senergy(tmp_path, "ledger", "verify", "--ledger", ledger).returncode == 0

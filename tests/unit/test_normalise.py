@@ -366,3 +366,23 @@ def test_texts_pass_through_unchanged() -> None:
     found = parse([row(**texts)]).only
     ours = ("user", "account", "partition", "qos", "wckey", "node_list", "job_name", "comment")
     assert [found[name] for name in ours] == list(texts.values())
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"AllocTRES": "billing=4,cpu=4,mem=nan,node=1"}, "memory"),
+        ({"AllocTRES": "billing=4,cpu=4,mem=inf,node=1"}, "memory"),
+        ({"AllocTRES": "billing=4,cpu=4,mem=-8G,node=1"}, "memory"),
+        ({"AllocTRES": "billing=4,cpu=4,mem=1e30G,node=1"}, "memory"),
+        ({"NCPUS": "-4"}, "CPUs"),
+        ({"NCPUS": "999999999"}, "CPUs"),
+        ({"NCPUS": "four"}, "NCPUS"),
+        ({"NNodes": "one"}, "NNodes"),
+    ],
+)
+def test_a_size_that_no_machine_has_is_set_aside_and_poisons_no_sum(fields: dict[str, str], said: str) -> None:
+    found = parse([row(), row(JobID="8", JobIDRaw="8", **fields)])
+    assert [one["job_id"] for one in found.records] == [7]
+    assert len(found.set_aside) == 1
+    assert said in found.set_aside[0].reason
