@@ -82,8 +82,8 @@ read AS (
     "User" AS "user", Account AS account, "Partition" AS "partition", QOS AS qos, WCKey AS wckey, JobName AS job_name,
     Comment AS comment, SLUID AS sluid, NodeList AS node_list, AllocTRES AS tres, NCPUS, NNodes, State, Submit, Start, "End",
     ElapsedRaw, Suspended, TRY_CAST(Restarts AS INTEGER) AS restart_count,
-    coalesce(TRY_CAST(NCPUS AS INTEGER), TRY_CAST({_part("cpu")} AS INTEGER), 0) AS cpus_t,
-    coalesce(TRY_CAST(NNodes AS INTEGER), TRY_CAST({_part("node")} AS INTEGER), 0) AS nodes_t,
+    TRY_CAST(NCPUS AS INTEGER) AS ncpus_i, coalesce(ncpus_i, TRY_CAST({_part("cpu")} AS INTEGER), 0) AS cpus_t,
+    TRY_CAST(NNodes AS INTEGER) AS nnodes_i, coalesce(nnodes_i, TRY_CAST({_part("node")} AS INTEGER), 0) AS nodes_t,
     {_part("mem")} AS mem_t,
     CASE WHEN contains(AllocTRES, 'gres/gpu')
       THEN array_to_string(regexp_extract_all(AllocTRES, 'gres/gpu(:[^,=]*)?=[^,]*'), ',') ELSE '' END AS gpu_key,
@@ -93,7 +93,7 @@ read AS (
   FROM raw
 ),
 timed AS (
-  SELECT *,
+  SELECT *, {_MEM_GB} AS mem_gb,
     state_t IN {_sql_set(states.ENDED)} AS ended,
     coalesce(elapsed_t, CASE WHEN ElapsedRaw = '' THEN end_t - start_t - suspended_t END) AS elapsed_r
   FROM read
@@ -114,7 +114,7 @@ SELECT cluster, coalesce(raw_id, id + coalesce(TRY_CAST(nullif(split_part(JobID,
   restart_count, sluid, "user", account, "partition", qos, wckey, job_name, comment, state_t AS state,
   submit_t AS submit, start_t AS start, CASE WHEN ended THEN coalesce(end_t, start_t + elapsed_s + suspended_t) END AS "end",
   elapsed_s, greatest(elapsed_s + suspended_t, CASE WHEN ended THEN coalesce(end_t - start_t, 0) ELSE 0 END) AS span_s,
-  nodes_t AS nodes, cpus_t AS cpus, {_MEM_GB} AS mem_gb, gpu_key, node_list, slurm_j,
+  nodes_t AS nodes, cpus_t AS cpus, mem_gb, gpu_key, node_list, slurm_j,
   CASE
     WHEN {_STEP} THEN NULL
     WHEN id IS NULL AND raw_id IS NULL THEN 'JobID ' || {_show("JobID")} || ' is not a job id'
@@ -140,13 +140,13 @@ SELECT cluster, coalesce(raw_id, id + coalesce(TRY_CAST(nullif(split_part(JobID,
       THEN 'Start to End is a day or more longer than ElapsedRaw and Suspended say'
     WHEN tres <> '' AND length(tres) - length(replace(tres, '=', '')) <> length(tres) - length(replace(tres, ',', '')) + 1
       THEN 'AllocTRES ' || {_show("tres")} || ' is not TRES text'
-    WHEN mem_t <> '' AND TRY_CAST(rtrim(mem_t, 'KMGTPEkmgtpe') AS DOUBLE) IS NULL
+    WHEN mem_gb IS NULL
       THEN 'AllocTRES ' || {_show("tres")} || ' has a mem that is no number'
-    WHEN NCPUS <> '' AND TRY_CAST(NCPUS AS INTEGER) IS NULL THEN 'NCPUS ' || {_show("NCPUS")} || ' is not a number'
-    WHEN NNodes <> '' AND TRY_CAST(NNodes AS INTEGER) IS NULL THEN 'NNodes ' || {_show("NNodes")} || ' is not a number'
+    WHEN ncpus_i IS NULL AND NCPUS <> '' THEN 'NCPUS ' || {_show("NCPUS")} || ' is not a number'
+    WHEN nnodes_i IS NULL AND NNodes <> '' THEN 'NNodes ' || {_show("NNodes")} || ' is not a number'
     WHEN cpus_t NOT BETWEEN 0 AND {_MOST_CPUS} OR nodes_t NOT BETWEEN 0 AND {_MOST_CPUS}
       THEN cpus_t || ' CPUs on ' || nodes_t || ' nodes is not believable'
-    WHEN NOT coalesce({_MEM_GB} BETWEEN 0 AND {_MOST_GB}, false) OR isnan({_MEM_GB})
+    WHEN NOT coalesce(mem_gb BETWEEN 0 AND {_MOST_GB}, false)
       THEN 'AllocTRES ' || {_show("tres")} || ' has memory that is not believable'
     WHEN contains(gpu_key, 'gres') AND NOT regexp_full_match(gpu_key, '(gres/gpu(:[^=,]*)?=[0-9]{{1,9}}(,|$))+')
       THEN 'AllocTRES ' || {_show("tres")} || ' has a GPU count that is no number'
@@ -168,7 +168,7 @@ _ID = (
 # sacct ends a long list of array tasks with dots: 12_[1,3,5,...]
 _STEP = "((contains(JobID, '.') AND NOT contains(JobID, '[')) OR contains(JobIDRaw, '.'))"
 # Slurm counts memory in binary units, and in M where it writes none.
-_MEM_GB = """CASE WHEN mem_t = '' THEN 0 ELSE coalesce(TRY_CAST(rtrim(mem_t, 'KMGTPEkmgtpe') AS DOUBLE), 0) *
+_MEM_GB = """CASE WHEN mem_t = '' THEN 0 ELSE TRY_CAST(rtrim(mem_t, 'KMGTPEkmgtpe') AS DOUBLE) *
       CASE upper(right(mem_t, 1)) WHEN 'G' THEN 1 WHEN 'K' THEN 1/1048576 WHEN 'T' THEN 1024 WHEN 'P' THEN 1048576
         WHEN 'E' THEN 1073741824 ELSE 1/1024 END END"""
 

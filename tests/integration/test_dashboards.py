@@ -8,39 +8,39 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
-import random
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from integration.live_prometheus import (
+    PANELS,
+    ROOT,
+    Daemons,
+    Prometheus,
+    environment,
+    fill,
+    filled,
+    free_port,
+    rules,
+    until,
+)
 from sim.law import Constant
 from sim.sysfs import SimNode
 
-from slurm_energy.cli.sd import Directory, as_json, server, targets, write_whole
+from slurm_energy.cli.sd import targets
 from slurm_energy.slurm.nodes import Node
 
 pytest.importorskip("prometheus_client")
 pytest.importorskip("duckdb")
 
-ROOT = Path(__file__).parents[2]
-PROMETHEUS = ROOT / "deploy" / "prometheus"
-BOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
 HOOKS = {
     "prolog": ROOT / "deploy/slurm/prolog.d/50-slurm-energy",
     "epilog": ROOT / "deploy/slurm/epilog.d/50-slurm-energy",
@@ -54,59 +54,6 @@ CHOSEN = {"cluster": "alpha", "node": "n1", "jobid": "7", "project": "lisa", "us
 """What a person picks in the variables."""
 CORES = 1.5
 """What each job keeps busy on each of its nodes."""
-
-
-def until(what: str, condition: Callable[[], Any], seconds: float = 90) -> Any:
-    """Polls until the condition holds; gives what it gave."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited {seconds:.0f} s in vain for {what}")
-        time.sleep(0.1)
-    return found
-
-
-def free_port() -> int:
-    """Below those that the kernel gives to whoever asks for any, so that nobody is given it before it is used."""
-    for port in random.sample(range(20_000, 32_000), 100):
-        with socket.socket() as one, contextlib.suppress(OSError):
-            one.bind(("127.0.0.1", port))
-            return port
-    pytest.fail("no free port")
-
-
-def environment() -> dict[str, str]:
-    """Without settings of this machine's Slurm or slurm-energy."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SENERGY", "CUDA"))}
-
-
-class Daemons:
-    """Processes that end with the test, what they say in files."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.running: list[subprocess.Popen[bytes]] = []
-
-    def start(self, name: str, *command: str | Path, **more: str) -> subprocess.Popen[bytes]:
-        with (self.folder / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**environment(), **more}
-            )
-        self.running.append(process)
-        return process
-
-    def end(self) -> None:
-        for process in reversed(self.running):
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(10)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait(10)
-
-    def logs(self) -> str:
-        return "\n".join(f"{file.name}:\n{file.read_text()[-1500:]}" for file in sorted(self.folder.glob("*.log")))
 
 
 class LiveNode:
@@ -206,79 +153,6 @@ def ledger(folder: Path) -> Path:
     return folder / "ledger"
 
 
-class Prometheus:
-    """The shipped configuration, at this machine's ports and in seconds."""
-
-    def __init__(self, folder: Path, nodes: Mapping[str, LiveNode], ledger_port: int, daemons: Daemons) -> None:
-        self.url = f"http://127.0.0.1:{free_port()}"
-        config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
-        config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s", "scrape_timeout": "1s"}
-        node, ledger_job = config["scrape_configs"]
-        for job in (node, ledger_job):
-            job.update(scrape_interval="1s", scrape_timeout="1s")
-        ledger_job["static_configs"] = [{"targets": [f"127.0.0.1:{ledger_port}"]}]
-        # One node comes out of a file, the other over HTTP, as `senergy sd` gives both.
-        n1, n2 = (targets([Node(name, "127.0.0.1", name)], "alpha", one.port) for name, one in nodes.items())
-        write_whole(folder / "nodes.json", as_json(n1))
-        self.directory = server(("127.0.0.1", 0), Directory(lambda: n2, 60))
-        threading.Thread(target=self.directory.serve_forever, args=(0.1,), daemon=True).start()
-        url = f"http://127.0.0.1:{self.directory.server_address[1]}/targets"
-        node["http_sd_configs"] = [{"url": url, "refresh_interval": "1s"}]
-        (folder / "rules").mkdir()
-        for file in (PROMETHEUS / "rules").glob("*.yml"):
-            text = (
-                re.sub(r"\b15m(?=\]|$|\)|\s)", "10s", file.read_text())
-                if "alerts" not in file.name
-                else file.read_text()
-            )
-            if "alerts" not in file.name:
-                text = text.replace("[1h]", "[20s]").replace("interval: 1m", "interval: 1s")
-            (folder / "rules" / file.name).write_text(text)
-        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-        daemons.start(
-            "prometheus", "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
-            f"--web.listen-address={self.url.removeprefix('http://')}", "--log.level=warn",
-        )  # fmt: skip
-        until("Prometheus to be ready", self.ready)
-
-    def ready(self) -> bool:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url}/-/ready", timeout=2) as answer:
-            return bool(answer.status == 200)
-        return False
-
-    def get(self, path: str, **arguments: str) -> Any:
-        """An answer's data. A query that is wrong fails the test."""
-        try:
-            with urllib.request.urlopen(
-                f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(arguments)}", timeout=10
-            ) as answer:
-                return json.load(answer)["data"]
-        except urllib.error.HTTPError as error:
-            pytest.fail(f"{arguments}: {error.read().decode()}")
-
-    def instant(self, query: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.get("query", query=query)["result"]
-        return found
-
-    def value(self, query: str) -> float:
-        """Of one series; NaN where there is none."""
-        found = self.instant(query)
-        assert len(found) <= 1, found
-        return float(found[0]["value"][1]) if found else math.nan
-
-    def has_data(self, query: str, instant: bool) -> bool:
-        """Whether the query gives any number."""
-        if instant:
-            values = [one["value"] for one in self.instant(query)]
-        else:
-            now = time.time()
-            arguments = {"start": f"{now - 15:.0f}", "end": f"{now:.0f}", "step": "1"}
-            values = [
-                pair for one in self.get("query_range", query=query, **arguments)["result"] for pair in one["values"]
-            ]
-        return any(not math.isnan(float(value)) for _, value in values)
-
-
 class World:
     """All of it, running."""
 
@@ -319,9 +193,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             folder / "config.toml", "--web.listen-address", f"127.0.0.1:{port}",
             PYTHONPATH=f"{ROOT}:{ROOT / 'exporters'}",
         )  # fmt: skip
-        prometheus = Prometheus(folder, nodes, port, daemons)
-        stack.callback(prometheus.directory.server_close)
-        stack.callback(prometheus.directory.shutdown)
+        groups = [targets([Node(name, "127.0.0.1", name)], "alpha", one.port)[0] for name, one in nodes.items()]
+        prometheus = Prometheus(folder, groups, port, daemons)
+        stack.callback(prometheus.end)
         try:
             until("all targets to be up", lambda: prometheus.value("sum(up)") == 3, 120)
             until("the ledger", lambda: prometheus.value("slurm_energy_ledger_up") == 1)
@@ -332,12 +206,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             print(daemons.logs())
             raise
         yield World(prometheus, nodes, daemons)
-
-
-def rules() -> list[str]:
-    files = (PROMETHEUS / "rules").glob("*.yml")
-    groups = [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
-    return [rule["record"] for group in groups for rule in group["rules"] if "record" in rule]
 
 
 @pytest.mark.parametrize("name", rules())
@@ -368,47 +236,10 @@ def test_the_watts_are_those_of_the_counters_and_belong_to_somebody(world: World
     assert ask("max(abs(node:slurm_energy_conservation_error:ratio15m))") < 1e-3
 
 
-def filled(board: dict[str, Any], prometheus: Prometheus) -> list[dict[str, str]]:
-    """Values of a dashboard's variables: as it opens, and as a person picks them; out of what Prometheus has."""
-    opens: dict[str, str] = {}
-    picked: dict[str, str] = {}
-    for variable in board["templating"]["list"]:
-        name = variable["name"]
-        if variable["type"] == "datasource":
-            continue
-        if variable["type"] == "custom":
-            offered = [option["value"] for option in variable["options"]]
-        else:
-            metric, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"]).groups()  # type: ignore[union-attr]
-            selector = fill(metric, picked)
-            offered = prometheus.get(f"label/{label}/values", **{"match[]": selector})
-        assert CHOSEN[name] in offered, f"{name}: {offered}"
-        picked[name] = CHOSEN[name]
-        opens[name] = variable["allValue"] if variable["includeAll"] else CHOSEN[name]
-    found = [opens, picked]
-    if "window" in opens:
-        found.append({**opens, "window": "all"})
-    return found
-
-
-def fill(text: str, values: Mapping[str, str]) -> str:
-    for name, value in {"__rate_interval": "4s", "__range": "60s", **values}.items():
-        text = re.sub(rf"\$\{{{name}\}}|\${name}\b", lambda _, value=value: value, text)  # type: ignore[misc]
-    return text
-
-
-PANELS = [
-    pytest.param(file, panel, id=f"{file.stem}-{panel['id']}-{panel['title']}")
-    for file in BOARDS
-    for panel in json.loads(file.read_text())["panels"]
-    if panel.get("targets")
-]
-
-
 @pytest.mark.parametrize(("file", "panel"), PANELS)
 def test_a_panel_s_queries_give_data(world: World, file: Path, panel: dict[str, Any]) -> None:
     board = json.loads(file.read_text())
-    for values in filled(board, world.prometheus):
+    for values in filled(board, world.prometheus, CHOSEN):
         for target in panel["targets"]:
             query = fill(target["expr"], values)
             assert "$" not in query
@@ -419,7 +250,7 @@ def test_a_panel_s_queries_give_data(world: World, file: Path, panel: dict[str, 
 def test_legends_links_and_columns_name_labels_that_the_answer_has(
     world: World, file: Path, panel: dict[str, Any]
 ) -> None:
-    values = filled(json.loads(file.read_text()), world.prometheus)[0]
+    values = filled(json.loads(file.read_text()), world.prometheus, CHOSEN)[0]
     all_labels: set[str] = set()
     for target in panel["targets"]:
         found = world.prometheus.instant(fill(target["expr"], values))
