@@ -88,11 +88,6 @@ def agent_options(config: Path | None, sysfs_root: str | None) -> AgentOptions:
     return _configured(config, sysfs_root, {})
 
 
-def source_options(config: Path | None, sysfs_root: str | None) -> SourceOptions:
-    """The options of the power sources as the agent would have them. Raises ConfigError."""
-    return agent_options(config, sysfs_root).sources
-
-
 def _configured(path: Path | None, sysfs_root: str | None, given: dict[str, Any]) -> AgentOptions:
     """[agent] of the configuration with what was given laid over it. Raises ConfigError."""
     from slurm_energy.config import ConfigError, load_config

@@ -219,7 +219,7 @@ class Sessions:
         )  # fmt: skip
         session.mem_bytes = self.agent.engine.shape.mem_bytes * session.cpus // max(self.agent.engine.shape.cpus, 1)
         try:  # what it used before it was seen is not of this interval
-            session.cpu_last_ns = group.cpu_ns()
+            session.cpu_last_ns, _ = group.read()
         except (OSError, ValueError):
             group.close()
             return False

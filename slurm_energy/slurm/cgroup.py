@@ -40,17 +40,6 @@ class Group:
         except OSError:  # the memory controller is not on everywhere
             self._mem = -1
 
-    def cpu_ns(self) -> int:
-        """CPU time used so far, ns. Raises OSError once the folder is gone, ValueError where no number is there."""
-        text = os.pread(self._cpu, 256, 0)
-        if self._v2:
-            return int(text[11:].split(b"\n", 1)[0]) * 1000  # usage_usec, always the first line
-        return int(text)
-
-    def memory(self) -> int:
-        """Memory in use, bytes; 0 where the controller is not on. Raises OSError once the folder is gone."""
-        return int(os.pread(self._mem, 32, 0)) if self._mem >= 0 else 0
-
     def populated(self) -> bool:
         """False where it holds no process: a slurmstepd that was killed leaves an empty folder behind."""
         if self._v2:

@@ -37,5 +37,3 @@ class RawRecords(NamedTuple):
     tables: tuple[Table, ...] = ()
     rows: Iterable[tuple[int | None, dict[str, str]]] = ()
     set_aside: tuple[SetAside, ...] = ()
-    in_local_time: bool = True
-    """Whether times may be wall-clock text (a saved file) rather than epoch seconds."""

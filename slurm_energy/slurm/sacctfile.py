@@ -53,11 +53,10 @@ class _Reader:
     """One pass over one file; what it found stays in it until it is handed over."""
 
     def __init__(self, path: Path, packed: bool, workdir: Path, columns: tuple[str, ...], delimiter: str) -> None:
-        self.path, self.packed, self.workdir, self.given = path, packed, workdir, columns
+        self.path, self.packed, self.workdir = path, packed, workdir
         with self._open() as file:
             first = self._first_line(file)
         self.ending = b"\r" if first.endswith(b"\r\n") else b""
-        self.bom = first.startswith(b"\xef\xbb\xbf")
         header = first.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "backslashreplace").rstrip("\r\n")
         self.delimiter = delimiter or self._delimiter_of(header, columns)
         self.byte = self.delimiter.encode()
