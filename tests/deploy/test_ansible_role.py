@@ -17,10 +17,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import ansible_run
 import bare_root
+from ansible_run import DEPLOY, source
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-DEPLOY = REPOSITORY / "deploy"
 UNITS = (
     "slurm-energy-agent.service", "slurm-energy-ship.service", "slurm-energy-node-exporter.service",
     "slurm-energy-ledger-exporter.service", "slurm-energy-aggregate.service", "slurm-energy-aggregate.timer",
@@ -55,18 +55,6 @@ def unavailable(reason: str) -> None:
     pytest.skip(reason)
 
 
-def source(folder: Path) -> Path:
-    """A copy of what the package is made of, so that nobody's work in the tree changes it meanwhile."""
-    folder.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE", "slurm_energy", "exporters"):
-        original = REPOSITORY / name
-        if original.is_dir():
-            shutil.copytree(original, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(original, folder / name)
-    return folder
-
-
 class Node(NamedTuple):
     """A bare Debian and the folder that Ansible runs in."""
 
@@ -75,36 +63,13 @@ class Node(NamedTuple):
 
     def play(self, *options: str, **variables: Any) -> dict[str, int]:
         """A run of the role; what Ansible counted."""
-        ansible = Path(sys.executable).with_name("ansible-playbook")
-        program = str(ansible) if ansible.exists() else shutil.which("ansible-playbook")
-        if program is None:
-            unavailable("ansible-playbook is not installed: pip install 'slurm-energy[deploy]'")
         (self.folder / "site.yml").write_text(PLAYBOOK)
-        hosts = {"all": {"hosts": {"bare": {"bare_root_path": str(self.root), "ansible_connection": "bare_root",
+        hosts = {"all": {"hosts": {"bare": {"entered_by": bare_root.inside(self.root, []), "ansible_connection": "entered",
                                             "ansible_python_interpreter": "/usr/bin/python3"}}}}  # fmt: skip
-        (self.folder / "hosts.json").write_text(json.dumps(hosts))
         given = {"slurm_energy_source": str(self.folder / "source"), **VARIABLES, **variables}
-        (self.folder / "variables.json").write_text(json.dumps(given))
-        away = ("ANSIBLE_", "SENERGY_", "PYTHON")
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(away)},
-            "ANSIBLE_ROLES_PATH": str(DEPLOY / "ansible/roles"),
-            "ANSIBLE_CONNECTION_PLUGINS": str(Path(__file__).parent / "connection_plugins"),
-            "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default", "ANSIBLE_NOCOLOR": "1", "ANSIBLE_PIPELINING": "1",
-            "ANSIBLE_HOME": str(self.folder / "home"), "ANSIBLE_LOCAL_TEMP": str(self.folder / "tmp"),
-            "ANSIBLE_DEPRECATION_WARNINGS": "1", "LC_ALL": "C.UTF-8",
-        }  # fmt: skip
-        done = subprocess.run(
-            [str(program), "-i", "hosts.json", "-e", "@variables.json", "--diff", *options, "site.yml"],
-            cwd=self.folder, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
-        )  # fmt: skip
-        said = done.stdout + done.stderr
-        assert done.returncode == 0, said[-6000:]
-        assert "DEPRECATION" not in said, said[-6000:]
-        recap = said.rpartition("PLAY RECAP")[2].split("bare")[1].split()
-        counts = {name: int(number) for name, _, number in (word.partition("=") for word in recap) if number.isdigit()}
-        (self.folder / "last.log").write_text(said)
-        return counts
+        played = ansible_run.play(self.folder, self.folder / "site.yml", hosts, given, options)
+        (self.folder / "last.log").write_text(played.said)
+        return played.counts["bare"]
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """A command in the root."""

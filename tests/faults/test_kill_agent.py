@@ -1,8 +1,9 @@
 """A day of a node on a fast clock while its agent is killed two hundred times: nothing lost, nothing twice.
 
 The driver owns time: it moves counters, cgroups and the clock together, wakes the agent as a hook's file does, and waits
-on its socket until it has looked at that moment. Kills come at random real moments: in a look, in a checkpoint, in a start, right after
-a hook's file was dropped, when an hour ends.
+on its socket until it has looked at that moment. A move is many writes, and no look must see some of them only: the
+driver waits until the agent sleeps before it moves. Kills come at random real moments: in a look, in a checkpoint, in a
+start, right after a hook's file was dropped, when an hour ends.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ FLOOR_W = {"package": 60.0, "dram": 8.0}
 BOARD_W = 55.0
 DOMAINS = ("package", "dram", "other")
 SEED = 20_261_124
+POLL = "7" if os.uname().machine == "x86_64" else "73"
+"""The number of the call in which an agent sleeps: poll(2), ppoll(2) where the C library has no other."""
 
 
 class Driven(Law):
@@ -142,6 +145,7 @@ class Simulation:
         assert self.agent.poll() is None, (self.root / "agent.log").read_text()[-4000:]
         os.kill(self.agent.pid, signal.SIGKILL)
         self.agent.wait()
+        self.agent = None
         self.kills += 1
         if restart:
             self.start_agent()
@@ -171,6 +175,21 @@ class Simulation:
             time.sleep(0.002)
         raise AssertionError(f"the agent did not get to {self.now_s}: {seen}")
 
+    def wait_for_sleep(self) -> None:
+        """Waits until the agent, if there is one, has done all that it was woken for and is blocked in its poll(2).
+
+        Its answer on the socket does not say so: a hook makes two events (the hidden file, its new name), the first look
+        may find both, and the second one comes after the answer. Nothing but a hook's file or a client ends this sleep.
+        """
+        deadline = time.monotonic() + 20
+        while self.agent is not None:
+            assert self.agent.poll() is None, (self.root / "agent.log").read_text()[-4000:]
+            call = Path(f"/proc/{self.agent.pid}/syscall").read_text()
+            if call.split()[:1] == [POLL]:
+                return
+            assert time.monotonic() < deadline, f"the agent does not come to rest: {call}"
+            time.sleep(0.0005)
+
     # The node
 
     def tell(self) -> None:
@@ -184,7 +203,8 @@ class Simulation:
         return {"package": package, "dram": dram, "other": BOARD_W}
 
     def move(self, seconds: int) -> None:
-        """Time passes; what is due to whom is written down."""
+        """Time passes; what is due to whom is written down. All of it at once for the agent, which sleeps meanwhile."""
+        self.wait_for_sleep()
         power = self.power()
         for job in self.running:
             package = FLOOR_W["package"] * job.cpus / CPUS + CORE_W * job.cores

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
 
-class Law:
+class Law(ABC):
     """Watts as a function of time in seconds from the start of the simulation, and the energy since then."""
 
+    @abstractmethod
     def watts(self, t_s: float) -> float:
-        raise NotImplementedError
+        """The power at t_s."""
 
+    @abstractmethod
     def energy_uj(self, t_s: float) -> int:
         """From 0 to t_s, uJ, rounded down; never falls."""
-        raise NotImplementedError
 
 
 class Constant(Law):

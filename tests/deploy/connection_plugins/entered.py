@@ -1,62 +1,55 @@
-"""Ansible's way into a root of tests/deploy/bare_root.py: commands in the root, files copied into it.
+"""Ansible's way into a root or a host of the tests: a command that enters it, and the task's command behind that.
 
 Beside ansible-core, for its chroot connection is in a collection of its own.
 """
 
 from __future__ import annotations
 
-import shutil
+import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from ansible.plugins.connection import ConnectionBase
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import bare_root
-
 DOCUMENTATION = """
-name: bare_root
-short_description: Runs tasks in a folder with a Debian in it
-description: [Each command runs in the root, with /proc and /dev mounted for it alone.]
+name: entered
+short_description: Runs tasks behind a command that enters a root or a namespace
+description: [The command is put before each task's own, as chroot(1) and nsenter(1) take it.]
 author: slurm-energy
 options:
-  remote_addr:
-    description: The root's folder.
-    vars: [{name: bare_root_path}]
+  enter:
+    description: The command and its arguments.
+    type: list
+    elements: str
+    vars: [{name: entered_by}]
 """
 
 
 class Connection(ConnectionBase):
-    """One root."""
+    """One root or host."""
 
-    transport = "bare_root"
+    transport = "entered"
     has_pipelining = True
 
     def _connect(self) -> Connection:
         self._connected = True
         return self
 
-    @property
-    def _root(self) -> Path:
-        return Path(self.get_option("remote_addr"))
-
     def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> tuple[int, bytes, bytes]:
         super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
-        command = bare_root.inside(self._root, ["/bin/sh", "-c", cmd])
         given: dict[str, Any] = {"input": in_data} if in_data is not None else {"stdin": subprocess.DEVNULL}
+        command = [*self.get_option("enter"), "/bin/sh", "-c", cmd]
         done = subprocess.run(command, capture_output=True, check=False, **given)
         return done.returncode, done.stdout, done.stderr
 
     def put_file(self, in_path: str, out_path: str) -> None:
         super().put_file(in_path, out_path)
-        shutil.copyfile(in_path, self._root / out_path.lstrip("/"))
+        self.exec_command(f"cat > {shlex.quote(out_path)}", in_data=Path(in_path).read_bytes())
 
     def fetch_file(self, in_path: str, out_path: str) -> None:
         super().fetch_file(in_path, out_path)
-        shutil.copyfile(self._root / in_path.lstrip("/"), out_path)
+        Path(out_path).write_bytes(self.exec_command(f"cat {shlex.quote(in_path)}")[1])
 
     def close(self) -> None:
         self._connected = False
