@@ -176,9 +176,11 @@ def _open_target(inbox: Path, cluster: str, node: str, held: contextlib.ExitStac
         os.fsync(folder)
         below = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
         held.callback(os.close, below)
-        if made:
-            # Whatever the umask; a set-group-id bit that it inherited stays.
-            os.fchmod(below, os.fstat(below).st_mode & 0o7000 | FOLDER_MODE)
+        mode = stat.S_IMODE(os.fstat(below).st_mode)
+        if made and mode & 0o777 != FOLDER_MODE:
+            # Whatever the umask; a set-group-id bit that it inherited stays. Not where nothing is to be changed: a unit
+            # with RestrictSUIDSGID= may not even name that bit.
+            os.fchmod(below, mode & 0o7000 | FOLDER_MODE)
         folder = below
     for name in os.listdir(folder):  # noqa: PTH208  by its descriptor
         if name.startswith(".") and name.endswith(".part"):

@@ -109,10 +109,12 @@ def _link(title: str, url: str) -> Any:
 def rows(
     title: str, description: str, columns: Sequence[Column], hidden: Sequence[str] = (), span: int = 12, *,
     links: dict[str, tuple[str, str]] | None = None, sort: str = "", order: Sequence[str] = (), height: int = 9,
+    said: dict[str, dict[str, str]] | None = None,
 ) -> Any:  # fmt: skip
     """A table: a row for each set of labels that the columns' queries have together.
 
-    hidden: labels that are not shown. links: by column, title and address. order: labels from left to right.
+    hidden: labels that are not shown. links: by column, title and address. order: labels from left to right. said: by
+    label, what stands for its values.
     """
     panel = _plain(table.Panel(), title, description, columns[0].unit, span, height, None).show_header(True)
     panel = panel.thresholds(thresholds([(None, DARK)]))
@@ -132,6 +134,8 @@ def rows(
         panel = panel.override_by_name(column.name, properties)
     for name, (text, url) in (links or {}).items():
         panel = panel.override_by_name(name, [d.DynamicConfigValue("links", [{"title": text, "url": url}])])
+    for name, texts in (said or {}).items():
+        panel = panel.override_by_name(name, [d.DynamicConfigValue("mappings", words(texts))])
     if sort:
         panel = panel.sort_by([common.TableSortByFieldState().display_name(sort).desc(True)])
     if len(columns) > 1:
@@ -182,11 +186,17 @@ def chosen(name: str, label: str, metric: str, description: str, *, several: boo
     return made
 
 
-def windows() -> Any:
-    """A variable: the current month or the whole ledger."""
-    options = [d.VariableOption(True, "This month", "month"), d.VariableOption(False, "Whole ledger", "all")]
-    made = dashboard.CustomVariable("window").label("Window").values("This month : month, Whole ledger : all")
-    made = made.description("The current month in the site's time zone, or all that the ledger holds.")
+WINDOWS = {"month": "This month", "last_month": "Last month", "all": "Whole ledger"}
+
+
+def windows(*, whole: bool = True) -> Any:
+    """A variable: the current month, the one before it, or (whole) all of the ledger."""
+    shown = {value: text for value, text in WINDOWS.items() if whole or value != "all"}
+    options = [d.VariableOption(value == "month", text, value) for value, text in shown.items()]
+    made = dashboard.CustomVariable("window").label("Window")
+    made = made.values(", ".join(f"{text} : {value}" for value, text in shown.items()))
+    more = ", or all that the ledger holds" if whole else ""
+    made = made.description(f"The current calendar month or the whole one before it, in the site's time zone{more}.")
     return made.options(options).current(options[0]).multi(False).include_all(False)
 
 

@@ -1,16 +1,17 @@
-"""The ledger as Prometheus metrics: totals and the current month by cluster, project and user.
+"""The ledger as Prometheus metrics: totals, the current and the last month by cluster, project and user.
 
 Every figure is that of `senergy report` for the same rows. Of projects and of users the `top` with the most facility
-energy have series of their own (in the whole ledger or in the current month, each as a share of its sum); the others
-are together in `other`, and counted.
+energy have series of their own (in the whole ledger or in one of the months, each as a share of its sum); the others
+are together in `other`, and counted. Who is in the ledger has a figure in each window: 0 where nothing ran in it.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
+from operator import truediv
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("senergy.exporter")
 OTHER = "other"
+Labels = tuple[str, ...]
 PREFIX = "slurm_energy_ledger_"
 KNOWN = {metric.name: metric for metric in metrics.LEDGER}
 _FIGURES = (
@@ -41,7 +43,7 @@ _FIGURES = (
     ("cloud_high_usd", "cloud_high_usd", 1.0),
 )
 """A figure's name, the column it is made of, and the column's unit in the figure's."""
-PROVENANCES = ("measured", "slurm", "estimated")
+_BY_PROVENANCE = tuple(f"{name}_kwh" for name in metrics.PROVENANCES)
 _MARKED = "CREATE TEMP TABLE marked AS SELECT *, coalesce(lag(again) OVER w, false) AS goes_on FROM ("
 _MARKED += "SELECT cluster, a, b, start, bool_and(again) AS again FROM runs JOIN files USING (file) GROUP BY ALL)"
 _MARKED += " WINDOW w AS (PARTITION BY cluster, a, b ORDER BY start)"
@@ -102,12 +104,13 @@ class LedgerCollector(Collector):
         con.execute(_JOINED)
         con.execute(
             "CREATE TEMP TABLE windows AS SELECT file, 'all' AS win FROM files UNION ALL "
-            "SELECT file, 'month' FROM files WHERE day >= ? AND day < ?",
-            [month, (month + timedelta(days=32)).replace(day=1)],
+            "SELECT file, 'month' FROM files WHERE day >= ? AND day < ? UNION ALL "
+            "SELECT file, 'last_month' FROM files WHERE day >= ? AND day < ?",
+            [month, (month + timedelta(days=32)).replace(day=1), (month - timedelta(days=1)).replace(day=1), month],
         )
         yield _family(f"{PREFIX}up", [((), 1.0)])
         yield from self._freshness(found)
-        yield from self._energy()
+        yield from self._idle()
         yield from self._level("cluster")
         folded = []
         for level in LEVELS:
@@ -134,37 +137,37 @@ class LedgerCollector(Collector):
         midnights = {
             name: datetime(day.year, day.month, day.day, tzinfo=self.zone).timestamp() for name, day in ends.items()
         }
+        runs = {label(clusters): float(at) for clusters, at in found.runs.items()}
         for name, values in (
-            ("last_day_timestamp_seconds", midnights), ("last_write_timestamp_seconds", written), ("days", days),
+            ("last_run_timestamp_seconds", runs), ("last_day_timestamp_seconds", midnights),
+            ("last_write_timestamp_seconds", written), ("day_files", days),
         ):  # fmt: skip
             yield _family(PREFIX + name, [((cluster,), value) for cluster, value in values.items()])
         yield _family(f"{PREFIX}set_aside_rows", [((), float(count_lines(found.aside)))])
 
-    def _energy(self) -> Iterator[Metric]:
-        """Idle energy, and that of jobs by where it is known from."""
-        shares = ", ".join(f"fsum({name}_kwh) FILTER (NOT idle)" for name in PROVENANCES)
+    def _idle(self) -> Iterator[Metric]:
+        """What no job used."""
         rows = self.sums.con.execute(
-            f"SELECT cluster, win, fsum(it_kwh) FILTER (idle), {shares} "
-            "FROM project_sums JOIN files USING (file) JOIN windows USING (file) GROUP BY cluster, win ORDER BY cluster, win"
+            "SELECT cluster, win, fsum(it_kwh) FILTER (idle) FROM project_sums JOIN files USING (file) "
+            "JOIN windows USING (file) GROUP BY ALL ORDER BY ALL"
         ).fetchall()
-        idle = [((cluster, window), (kwh or 0.0) * J_PER_KWH) for cluster, window, kwh, *_ in rows]
-        yield _family(f"{PREFIX}idle_energy_joules", idle)
-        known = [
-            ((cluster, window, name), max(kwh or 0.0, 0.0) * J_PER_KWH)
-            for cluster, window, _, *parts in rows
-            for name, kwh in zip(PROVENANCES, parts, strict=True)
-        ]
-        yield _family(f"{PREFIX}provenance_energy_joules", known)
+        idle: dict[Labels, float] = {(cluster, window): (kwh or 0.0) * J_PER_KWH for cluster, window, kwh in rows}
+        yield _family(f"{PREFIX}idle_energy_joules", _whole(idle, self._clusters()))
+
+    def _clusters(self) -> list[Labels]:
+        rows: list[Labels] = self.sums.con.execute("SELECT DISTINCT cluster FROM files ORDER BY ALL").fetchall()
+        return rows
 
     def _kept(self, level: str) -> tuple[list[str], int]:
         """The names that have series of their own, and how many have none. One that is called `other` is among those."""
         rows = self.sums.con.execute(
             "SELECT name, fsum(facility_kwh) FILTER (win = 'all') AS ever, "
-            "coalesce(fsum(facility_kwh) FILTER (win = 'month'), 0) AS lately "
+            "coalesce(fsum(facility_kwh) FILTER (win = 'month'), 0) AS lately, "
+            "coalesce(fsum(facility_kwh) FILTER (win = 'last_month'), 0) AS before "
             f"FROM {level}_sums JOIN windows USING (file) WHERE NOT idle GROUP BY name"
         ).fetchall()
-        ever, lately = (sum(row[index] for row in rows) or 1.0 for index in (1, 2))
-        ranked = sorted(rows, key=lambda row: (-max(row[1] / ever, row[2] / lately), row[0]))
+        sums = [sum(row[index] for row in rows) or 1.0 for index in (1, 2, 3)]
+        ranked = sorted(rows, key=lambda row: (-max(map(truediv, row[1:], sums)), row[0]))
         kept = [row[0] for row in ranked if row[0] != OTHER][: self.top]
         return kept, len(rows) - len(kept)
 
@@ -178,7 +181,7 @@ class LedgerCollector(Collector):
                 f", CASE WHEN {column} IN (FROM kept) THEN {column} ELSE '{OTHER}' END AS label"
                 for column in ("name", LEVELS[level])
             )
-        columns = ", ".join(f"fsum({name})" for _, name, _ in _FIGURES if name != "jobs")
+        columns = ", ".join(f"fsum({name})" for name in (*(source for _, source, _ in _FIGURES[1:]), *_BY_PROVENANCE))
         rows = con.execute(
             f"SELECT {keys}, win, sum(jobs), {columns} FROM (SELECT *{of_sums} FROM {table}_sums WHERE NOT idle) "
             f"JOIN files USING (file) JOIN windows USING (file) GROUP BY {keys}, win ORDER BY {keys}, win"
@@ -189,13 +192,22 @@ class LedgerCollector(Collector):
         ).fetchall()
         jobs = {tuple(row[:-1]): row[-1] for row in several}
         width = len(keys.split(",")) + 1
+        found = {tuple(row[:width]): row[width:] for row in rows}
+        names = [key[:-1] for key in found if key[-1] == "all"] if level in LEVELS else self._clusters()
         for index, (name, source, unit) in enumerate(_FIGURES):
-            samples = []
-            for row in rows:
-                key = tuple(row[:width])
-                value = float(row[width + index] or 0) + (jobs.get(key, 0) if source == "jobs" else 0)
-                samples.append((key, value * unit))
-            yield _family(f"{PREFIX}{level}_{name}", samples)
+            more = jobs if source == "jobs" else {}
+            values = {key: (float(row[index] or 0) + more.get(key, 0)) * unit for key, row in found.items()}
+            yield _family(f"{PREFIX}{level}_{name}", _whole(values, names))
+        known = []
+        for index, name in enumerate(metrics.PROVENANCES, len(_FIGURES)):
+            values = {key: max(row[index] or 0.0, 0.0) * J_PER_KWH for key, row in found.items()}
+            known += [((*key, name), value) for key, value in _whole(values, names)]
+        yield _family(f"{PREFIX}{level + '_' if level in LEVELS else ''}provenance_energy_joules", sorted(known))
+
+
+def _whole(values: Mapping[Labels, float], names: Sequence[Labels]) -> list[tuple[Labels, float]]:
+    """Everybody's figure in every window, the window last: 0 where there is none."""
+    return [((*name, window), values.get((*name, window), 0.0)) for name in names for window in metrics.WINDOWS]
 
 
 def _family(name: str, samples: Sequence[tuple[tuple[Any, ...], float]]) -> GaugeMetricFamily:

@@ -42,14 +42,15 @@ class Signature(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What lies in the ledger's folder: its days with their signatures, and those of the rows set aside."""
+    """What lies in the ledger's folder: its days with their signatures, those of the rows set aside, when runs ended well."""
 
     days: dict[DayFile, Signature]
     aside: dict[Path, Signature]
+    runs: dict[str, int]
 
 
 def look(ledger: Ledger) -> Found:
-    """What is there now. Raises OSError where the ledger is not there or may not be read."""
+    """What is there now. Raises OSError or LedgerError where the ledger is not there or may not be read."""
     for folder in [ledger.path / "days", *(ledger.path / "days").glob("cluster=*")]:
         with os.scandir(folder):  # a glob would be silent of what may not be read
             pass
@@ -59,7 +60,7 @@ def look(ledger: Ledger) -> Found:
         with os.scandir(ledger.path / "set-aside"):
             pass
         aside = {path: _signature(path) for path in sorted((ledger.path / "set-aside").glob("*.jsonl"))}
-    return Found(days, aside)
+    return Found(days, aside, ledger.read_state())
 
 
 def _signature(path: Path) -> Signature:

@@ -33,7 +33,9 @@ NODE = (
     Metric("slurm_energy_build", "info", ("version", "agent_version"), "Versions of the exporter and the agent."),
     Metric("slurm_energy_node_power_watts", "gauge", ("domain",), "Power of the node, by domain."),
     Metric("slurm_energy_node_energy_joules", "counter", ("domain",),
-           "Energy of jobs and idle together since the agent's first start of this boot, by domain (other: since the exporter's start)."),
+           "What the counters of the node moved since the agent's first start of this boot, by domain."),
+    Metric("slurm_energy_attributed_energy_joules", "counter", ("domain",),
+           "Energy that jobs got, those that have ended too, and idle, since the agent's first start of this boot, by domain."),
     Metric("slurm_energy_idle_power_watts", "gauge", ("domain",), "Power that no job gets, by domain."),
     Metric("slurm_energy_idle_energy_joules", "counter", ("domain",), "Energy that no job got, by domain."),
     Metric("slurm_energy_gpu_power_watts", "gauge", ("gpu",), "Power of a GPU, by UUID."),
@@ -46,8 +48,8 @@ NODE = (
     Metric("slurm_energy_job", "info", (*JOB, "sluid", "user", "account", "partition", "origin"),
            "Who a job is; origin: hook or discovered."),
     Metric("slurm_energy_job_gpu", "info", (*JOB, "gpu"), "Which GPUs a job holds."),
-    Metric("slurm_energy_counter_up", "gauge", ("counter", "domain", "estimated"), "1 if the counter gave its last reading, 0 in a gap."),
-    Metric("slurm_energy_counter_gaps", "counter", ("counter",), "Readings that a counter did not give."),
+    Metric("slurm_energy_meter_up", "gauge", ("counter", "domain", "estimated"), "1 if the counter gave its last reading, 0 in a gap."),
+    Metric("slurm_energy_meter_gaps", "counter", ("counter",), "Readings that a counter did not give."),
     Metric("slurm_energy_sources_refused", "gauge", ("what",), "1 for each source that is there and may not be read."),
     Metric("slurm_energy_outbox_fill_ratio", "gauge", (), "How full the outbox of segments is, 0 to 1."),
     Metric("slurm_energy_pending_segments", "gauge", (), "Segments that are not in the outbox yet."),
@@ -68,21 +70,28 @@ _QUANTITIES = (
     ("cloud_low_usd", "Cloud-equivalent cost at the low price, US dollars."),
     ("cloud_high_usd", "Cloud-equivalent cost at the high price, US dollars."),
 )
-WINDOWS = ("all", "month")
-"""The whole ledger, and the current month in the site's time zone. Gauges: a ledger may be written anew."""
+WINDOWS = ("all", "month", "last_month")
+"""The whole ledger, the current month and the one before it in the site's time zone. Gauges: a ledger may be written anew."""
+PROVENANCES = ("measured", "slurm", "estimated")
+_BY_PROVENANCE = "IT energy of jobs, by where the figure comes from: measured, slurm, estimated."
 
 LEDGER = (
     Metric("slurm_energy_ledger_up", "gauge", (), "1 if the ledger could be read, else 0."),
+    Metric("slurm_energy_ledger_last_run_timestamp_seconds", "gauge", ("clusters",),
+           "When an aggregation of new jobs ended well last, by the clusters that it asked for (local: the admin node's own)."),
     Metric("slurm_energy_ledger_last_day_timestamp_seconds", "gauge", ("cluster",), "Midnight at the end of the last day in the ledger."),
     Metric("slurm_energy_ledger_last_write_timestamp_seconds", "gauge", ("cluster",), "When a day of the ledger was written last."),
-    Metric("slurm_energy_ledger_days", "gauge", ("cluster",), "Days in the ledger."),
+    Metric("slurm_energy_ledger_day_files", "gauge", ("cluster",), "Days in the ledger."),
     Metric("slurm_energy_ledger_set_aside_rows", "gauge", (), "Rows of the input that could not be read, of all runs."),
     Metric("slurm_energy_ledger_groups_folded", "gauge", ("level",), "Projects or users that are in `other` because there are too many."),
     Metric("slurm_energy_ledger_idle_energy_joules", "gauge", ("cluster", "window"), "Measured IT energy that no job used."),
-    Metric("slurm_energy_ledger_provenance_energy_joules", "gauge", ("cluster", "window", "provenance"),
-           "IT energy of jobs, by where the figure comes from: measured, slurm, estimated."),
+    Metric("slurm_energy_ledger_provenance_energy_joules", "gauge", ("cluster", "window", "provenance"), _BY_PROVENANCE),
     *(Metric(f"slurm_energy_ledger_cluster_{name}", "gauge", ("cluster", "window"), f"{what} By cluster.") for name, what in _QUANTITIES),
     *(Metric(f"slurm_energy_ledger_project_{name}", "gauge", ("cluster", "project", "window"), f"{what} By project.")
       for name, what in _QUANTITIES),
+    Metric("slurm_energy_ledger_project_provenance_energy_joules", "gauge", ("cluster", "project", "window", "provenance"),
+           f"{_BY_PROVENANCE} By project."),
     *(Metric(f"slurm_energy_ledger_user_{name}", "gauge", ("cluster", "user", "window"), f"{what} By user.") for name, what in _QUANTITIES),
+    Metric("slurm_energy_ledger_user_provenance_energy_joules", "gauge", ("cluster", "user", "window", "provenance"),
+           f"{_BY_PROVENANCE} By user."),
 )  # fmt: skip

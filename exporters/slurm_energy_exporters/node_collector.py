@@ -31,7 +31,7 @@ class NodeCollector(Collector):
         self._said = ""
         self._boot = ""
         self._marks: dict[tuple[str, ...], float] = {}
-        self._other = Other()
+        self._moved = Moved()
         self._before: Families | None = None
 
     def describe(self) -> Iterable[Family]:
@@ -64,7 +64,7 @@ class NodeCollector(Collector):
         if not stuck:
             if snapshot.boot_id != self._boot:
                 self._boot, self._marks = snapshot.boot_id, {}
-            Scrape(families, snapshot, self._marks, self._other.joules(snapshot)).add_all()
+            Scrape(families, snapshot, self._marks, self._moved.joules(snapshot)).add_all()
 
     def _say(self, text: str) -> None:
         """Once, when something is wrong, and once when it is well again; a figure in the text is no news."""
@@ -73,51 +73,48 @@ class NodeCollector(Collector):
         self._said = text
 
 
-class Other:
-    """Joules of the domain `other` on the whole node, since this process began.
+class Moved:
+    """Joules that counters moved, by domain; those of counters that are gone since, or count anew, too.
 
-    The other domains have counters, which go on when jobs end. `other` is what the agent made of several counters, lags and
-    gaps considered, and gave to jobs and idle: it is added up from what these got since the scrape before.
+    A GPU that fell off the bus is not there after the agent's next start, and begins at 0 when it is back.
     """
 
     def __init__(self) -> None:
-        self._boot, self._joules = "", 0.0
-        self._before: dict[tuple[object, ...], float] = {}
+        self._boot = ""
+        self._counters: dict[tuple[str, str], tuple[str, float, float]] = {}
+        """By name and device: the domain, joules of earlier lives, joules of this one."""
 
-    def joules(self, snapshot: Snapshot) -> float:
-        """With what this snapshot adds."""
-        now: dict[tuple[object, ...], float] = {}
-        now |= {(one.job_id, one.sluid, one.session_start): one.joules.get("other", 0.0) for one in snapshot.jobs}
-        now["idle",] = snapshot.idle.joules.get("other", 0.0)
-        before = self._before
+    def joules(self, snapshot: Snapshot) -> dict[str, float]:
+        """As of this snapshot. `other` has no counter of its own: it is what the agent made of several, and gave away."""
         if snapshot.boot_id != self._boot:
-            self._boot, self._joules, before = snapshot.boot_id, 0.0, now
-        for key, joules in now.items():
-            mark = before.get(key, 0.0)
-            if joules > mark:
-                self._joules += joules - mark
-            elif joules >= mark / 2:  # an agent that went on from its checkpoint: Scrape._joules
-                now[key] = mark
-        self._before = now
-        return self._joules
+            self._boot, self._counters = snapshot.boot_id, {}
+        for one in snapshot.counters:
+            _, earlier, before = self._counters.get((one.name, one.device), ("", 0.0, 0.0))
+            anew = one.joules < before / 2  # a little less is an agent that went on from its checkpoint
+            self._counters[one.name, one.device] = one.domain, earlier + before if anew else earlier, one.joules
+        moved = {"package": 0.0, "dram": 0.0, "gpu": 0.0, "other": snapshot.attributed.get("other", 0.0)}
+        for domain, earlier, joules in self._counters.values():
+            if domain in ("package", "dram", "gpu"):
+                moved[domain] += earlier + joules
+        return moved
 
 
 class Scrape:
     """One snapshot on its way into families."""
 
     def __init__(
-        self, families: Families, snapshot: Snapshot, marks: dict[tuple[str, ...], float], other: float
+        self, families: Families, snapshot: Snapshot, marks: dict[tuple[str, ...], float], moved: dict[str, float]
     ) -> None:
-        """other: the node's joules in this domain."""
-        self.families, self.snapshot, self._marks, self._other = families, snapshot, marks, other
+        """moved: the node's joules by domain."""
+        self.families, self.snapshot, self._marks, self._moved = families, snapshot, marks, moved
         self._seen: set[tuple[str, ...]] = set()
         counters = snapshot.counters
         by_domain = {
             name: [c for c in counters if (c.domain if c.domain != "node" else "other") == name] for name in DOMAINS
         }
-        everybody = (snapshot.idle, *snapshot.jobs)
+        got = (snapshot.attributed, snapshot.idle.joules, *(job.joules for job in snapshot.jobs))
         # A domain without a counter is left out, not 0. What a counter moved that is gone since is still shown.
-        self.domains = [d for d in DOMAINS if by_domain[d] or any(one.joules.get(d) for one in everybody)]
+        self.domains = [d for d in DOMAINS if by_domain[d] or any(joules.get(d) for joules in got)]
         # In a gap nobody knows the watts: none are shown where a domain has no counter but silent ones.
         self.powered = [d for d in DOMAINS if any(c.watts is not None for c in by_domain[d])]
 
@@ -163,8 +160,8 @@ class Scrape:
         for counter in {clean(one.name): one for one in self.snapshot.counters}.values():
             name = clean(counter.name)
             estimated = "true" if counter.estimated else "false"
-            add("counter_up", (name, clean(counter.domain), estimated), counter.watts is not None)
-            add("counter_gaps", (name,), counter.gaps)
+            add("meter_up", (name, clean(counter.domain), estimated), counter.watts is not None)
+            add("meter_gaps", (name,), counter.gaps)
             if counter.domain == "gpu":
                 gpus.setdefault(clean(counter.device), []).append(counter)
         for gpu, parts in gpus.items():
@@ -176,12 +173,10 @@ class Scrape:
 
     def _node(self) -> None:
         snapshot, add = self.snapshot, self.families.add
-        moved = {"package": 0.0, "dram": 0.0, "gpu": 0.0, "other": self._other}
-        for counter in snapshot.counters:
-            if counter.domain in ("package", "dram", "gpu"):
-                moved[counter.domain] += counter.joules
         for domain in self.domains:
-            self._joules("node_energy_joules", (domain,), moved[domain])
+            self._joules("node_energy_joules", (domain,), self._moved[domain])
+            if domain in snapshot.attributed:  # an older agent does not say it
+                self._joules("attributed_energy_joules", (domain,), snapshot.attributed[domain])
             self._joules("idle_energy_joules", (domain,), snapshot.idle.joules.get(domain, 0.0))
         for domain in self.powered:
             idle = snapshot.idle.watts.get(domain, 0.0)

@@ -58,6 +58,8 @@ class Agent:
         self.pending: list[Segment] = []
         self.outgoing: deque[Outgoing] = deque()
         self.done: deque[tuple[int, int, str | None, int]] = deque(maxlen=512)
+        self.ended_uj = [0, 0, 0, 0]
+        """What the jobs of this boot that have ended got, by domain."""
         self.outbox_fill = 0.0
         self.problems: deque[str] = deque(maxlen=8)
         self.bad_hook_files = 0
@@ -105,7 +107,7 @@ class Agent:
         """The same boot: counters went on, and what they moved since belongs to the jobs that ran."""
         engine = self.engine
         engine.last_ns, engine.last_wall_ns, self.hour = saved.monotonic_ns, saved.wall_ns, saved.hour
-        engine.idle, engine.carry_uj = saved.idle, saved.carry_uj
+        engine.idle, engine.carry_uj, self.ended_uj = saved.idle, saved.carry_uj, saved.ended_uj
         engine.lives = [Live(session, saved.monotonic_ns) for session in saved.sessions]
         self.sessions.closed.update(saved.closed)
         for meter in engine.meters:
@@ -179,6 +181,7 @@ class Agent:
         live.close()
         self.engine.lives.remove(live)
         self.pending.append(live.session.cut(self.stamp(self.hour), closed))
+        self.ended_uj = [a + b for a, b in zip(self.ended_uj, live.session.earlier_uj, strict=True)]
         self.done.append(live.session.key)
 
     def stamp(self, hour: str) -> Stamp:
@@ -199,8 +202,8 @@ class Agent:
                 boot_id=self.boot_id, monotonic_ns=engine.last_ns, wall_ns=engine.last_wall_ns, hour=self.hour,
                 sequence=self.sequence, meters=meters, idle=engine.idle, sessions=[live.session for live in engine.lives],
                 pending=self.pending, outgoing=list(self.outgoing), done=list(self.done), carry_uj=engine.carry_uj,
-                floor_uw=engine.learned_uw, handled=self.handled, closed=sorted(self.sessions.closed), cluster=self.options.cluster,
-                node=self.options.node,
+                ended_uj=self.ended_uj, floor_uw=engine.learned_uw, handled=self.handled, closed=sorted(self.sessions.closed),
+                cluster=self.options.cluster, node=self.options.node,
             )
         )  # fmt: skip
 

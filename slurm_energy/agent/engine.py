@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from slurm_energy.accounting.attribution import Moved, NodeShape, Shares, attribute, split_exact
 from slurm_energy.agent.clock import HOUR_NS
-from slurm_energy.agent.meters import Meter
+from slurm_energy.agent.meters import SHOWN_NS, Meter
 from slurm_energy.agent.session import Live, Session
 from slurm_energy.sources.base import DRAM, GPU, NODE, PACKAGE
 
@@ -156,7 +156,7 @@ class Engine:
                 if uj:
                     by_gpu = lives[index].session.by_gpu
                     by_gpu[device] = by_gpu.get(device, 0) + uj
-        if length:
+        if length and (interval >= SHOWN_NS or self.shares is None):
             self.shares = (list(lives), shares, length)
 
     def _learn(self, moved: Moved, length: int) -> None:

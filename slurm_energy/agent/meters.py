@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from slurm_energy.sources.base import Counter, Unreadable
 
+SHOWN_NS = 200_000_000
+"""Power is shown over this at least: a hook wakes the agent at any moment, and counters move in steps of some ms."""
+PEAK_NS = 500_000_000
+
 
 class Meter:
     """One counter and what it showed last."""
 
-    __slots__ = ("counter", "gaps", "last", "last_ns", "limit_uw", "lost", "peak_uw", "rate_uw", "total_uj", "why")
+    __slots__ = (
+        "counter",
+        "gaps",
+        "last",
+        "last_ns",
+        "limit_uw",
+        "lost",
+        "peak_uw",
+        "rate_ns",
+        "rate_uj",
+        "rate_uw",
+        "total_uj",
+        "why",
+    )
 
     def __init__(self, counter: Counter) -> None:
         self.counter = counter
@@ -17,6 +34,8 @@ class Meter:
         self.last_ns = 0
         self.peak_uw = self.rate_uw = 0
         self.total_uj = 0
+        self.rate_ns = self.rate_uj = 0
+        """When the power that is shown was last worked out (0: never), and the total then."""
         self.gaps = 0
         self.why = ""
         self.lost = False
@@ -35,6 +54,7 @@ class Meter:
             self.gaps += 1
             self.why = str(error)
             self.lost = self.counter.integrated
+            self.rate_ns = 0
             return None
         before, before_ns = self.last, self.last_ns
         self.last, self.last_ns = count, now_ns
@@ -52,13 +72,19 @@ class Meter:
         if moved < 0 or ambiguous or moved * 1_000_000_000 > limit_uw * (elapsed + 2_000_000_000):
             self.gaps += 1
             self.lost = True
+            self.rate_ns = 0
             self.why = (
                 "it went back" if moved < 0 else "it may have wrapped more than once" if ambiguous else "it jumped"
             )
             return None
-        self.rate_uw = moved * 1_000_000_000 // elapsed
-        if elapsed >= 500_000_000:
-            self.peak_uw = max(self.peak_uw, self.rate_uw)
-        self.why = ""
+        if not self.rate_ns:
+            self.rate_ns, self.rate_uj = before_ns, self.total_uj
         self.total_uj += moved
+        shown = now_ns - self.rate_ns
+        if shown >= SHOWN_NS or not self.rate_uw:
+            self.rate_uw = (self.total_uj - self.rate_uj) * 1_000_000_000 // max(shown, 1)
+            self.rate_ns, self.rate_uj = now_ns, self.total_uj
+            if shown >= PEAK_NS:
+                self.peak_uw = max(self.peak_uw, self.rate_uw)
+        self.why = ""
         return moved

@@ -111,6 +111,11 @@ class Session(msgspec.Struct, kw_only=True):
         """Whether the open hour holds nothing worth a segment."""
         return not self.samples and not (self.package or self.dram or self.gpu or self.other)
 
+    def total_uj(self) -> list[int]:
+        """What it got since it began: package, dram, gpu, other."""
+        now = (self.package, self.dram, self.gpu, self.other)
+        return [earlier + open_ for earlier, open_ in zip(self.earlier_uj, now, strict=True)]
+
     def remember(self) -> None:
         """Keeps what the open hour holds, for `give_back`."""
         names = ("package", "dram", "gpu", "other", "samples", "gap_ns", "gpu_gap_ns", "end")
@@ -149,9 +154,7 @@ class Session(msgspec.Struct, kw_only=True):
             sources=stamp.sources,
             measured=self.measured_of(stamp), origin=self.origin, closed=closed, final=bool(closed),
         )  # fmt: skip
-        self.earlier_uj = [
-            a + b for a, b in zip(self.earlier_uj, (self.package, self.dram, self.gpu, self.other), strict=True)
-        ]
+        self.earlier_uj = self.total_uj()
         self.start, self.at_missing = self.end, None
         self.package = self.dram = self.gpu = self.other = 0
         self.by_gpu = {}

@@ -70,6 +70,8 @@ class Snapshot(msgspec.Struct, kw_only=True):
     set_aside: int
     clock_jumps: int
     problems: list[str]
+    attributed: dict[str, float] = {}
+    """All that the counters' energy was given to, J by domain: every job of this boot, those that have ended too, and idle."""
 
 
 def take(agent: Agent) -> Snapshot:
@@ -84,7 +86,10 @@ def take(agent: Agent) -> Snapshot:
         columns = (shares.package, shares.dram, shares.gpu, shares.other)
         for index, live in enumerate(lives):
             rates[id(live)] = [column[index] * 1000 / length for column in columns]
-        idle_watts = [column[-1] * 1000 / length for column in columns]
+        # A job that has ended since: its watts are nobody's until the next look.
+        shown = [rates[id(live)] for live in engine.lives if id(live) in rates]
+        totals = [sum(column) * 1000 / length for column in columns]
+        idle_watts = [total - sum(watts[i] for watts in shown) for i, total in enumerate(totals)]
     jobs = [_view(live.session, rates.get(id(live), [0.0] * 4)) for live in engine.lives]
     counters = [
         CounterView(
@@ -99,16 +104,21 @@ def take(agent: Agent) -> Snapshot:
         period_s=agent.options.period_s, counters=counters, refused=list(agent.refused), jobs=jobs,
         idle=_view(engine.idle, idle_watts), outbox_fill=agent.outbox_fill, pending_segments=len(agent.pending),
         bad_hook_files=agent.bad_hook_files, set_aside=agent.store.set_aside, clock_jumps=engine.jumps,
-        problems=[text for text in (agent.store.problem, *agent.problems) if text],
+        problems=[text for text in (agent.store.problem, *agent.problems) if text], attributed=_attributed(agent),
     )  # fmt: skip
+
+
+def _attributed(agent: Agent) -> dict[str, float]:
+    """Sums of what sessions got, as they were booked: nothing here is made of what the counters say."""
+    totals = [agent.ended_uj, agent.engine.idle.total_uj(), *(live.session.total_uj() for live in agent.engine.lives)]
+    return {domain: sum(column) / 1e6 for domain, column in zip(DOMAINS, zip(*totals, strict=True), strict=True)}
 
 
 def _view(session: object, watts: Sequence[float]) -> JobView:
     from slurm_energy.agent.session import Session
 
     assert isinstance(session, Session)  # noqa: S101
-    now = (session.package, session.dram, session.gpu, session.other)
-    joules = [(earlier + open_) / 1e6 for earlier, open_ in zip(session.earlier_uj, now, strict=True)]
+    joules = [uj / 1e6 for uj in session.total_uj()]
     return JobView(
         session.job_id, session.restart_count, session.sluid, session.session_start, session.user, session.uid,
         session.account, session.partition, session.origin, session.cpus, session.gpus, session.cpu_last_ns / 1e9,

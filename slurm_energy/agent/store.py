@@ -52,6 +52,8 @@ class Checkpoint(msgspec.Struct, kw_only=True):
     done: list[tuple[int, int, str | None, int]] = []
     """Sessions that ended lately: a hook file that is read again begins none of them anew."""
     carry_uj: int = 0
+    ended_uj: list[int] = msgspec.field(default_factory=lambda: [0, 0, 0, 0])
+    """What the jobs of this boot that have ended got: package, dram, gpu, other."""
     floor_uw: dict[str, int] = {}
     handled: list[tuple[str, int]] = []
     """Hook files (name, mtime) that have had their effect: one that is still there has it no second time."""

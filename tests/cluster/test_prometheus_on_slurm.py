@@ -309,6 +309,7 @@ def test_a_job_that_ends_vanishes_and_goes_into_the_ledger(world: World) -> None
     assert 0.7 * joules < scraped < 1.001 * joules  # it went on for a moment after the last scrape
     more = shipped() - shipped_before  # its own, and other jobs' where an hour ended meanwhile
     until(f"{more:.0f} J in the ledger", lambda: abs(booked() - booked_before - more) < 0.03 * more, 20)
+    assert prometheus.value("max(max_over_time(abs(node:slurm_energy_conservation_error:ratio15m)[20s:1s]))") < 1e-3
     print(
         f"{booked() - booked_before:.1f} J booked, {more:.1f} J shipped, {joules:.1f} J of the job, {scraped:.1f} J scraped"
     )

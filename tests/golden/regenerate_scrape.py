@@ -64,6 +64,7 @@ def fixed() -> Snapshot:
         idle=job(0, (25.25, 5.0, 0.0, 51.375), (4_855_040.25, 781_995.875, 8_915_950.5, 1_019_979.5),
             session_start=NOON - 86_400, origin="idle"),
         outbox_fill=0.015625, pending_segments=3, bad_hook_files=1, set_aside=0, clock_jumps=2, problems=["a problem"],
+        attributed=dict(zip(DOMAINS, (5_000_000.25, 800_000.0, 10_000_000.5, 1_199_999.5), strict=True)),
     )  # fmt: skip
 
 

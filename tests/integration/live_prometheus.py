@@ -188,9 +188,16 @@ def filled(board: dict[str, Any], prometheus: Prometheus, chosen: Mapping[str, s
         picked[name] = chosen[name]
         opens[name] = variable["allValue"] if variable["includeAll"] else chosen[name]
     found = [opens, picked]
-    if "window" in opens:
-        found.append({**opens, "window": "all"})
+    for variable in board["templating"]["list"]:
+        if variable["name"] == "window":
+            offered = {option["value"] for option in variable["options"]} - {opens["window"]}
+            found += [{**opens, "window": one} for one in sorted(offered) if ran_in(prometheus, one)]
     return found
+
+
+def ran_in(prometheus: Prometheus, window: str) -> bool:
+    """Whether jobs ran in this part of the ledger."""
+    return prometheus.value(f'sum(slurm_energy_ledger_cluster_jobs{{window="{window}"}})') > 0
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:

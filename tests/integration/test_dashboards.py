@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 from integration.live_prometheus import (
+    BOARDS,
     PANELS,
     ROOT,
     Daemons,
@@ -78,13 +79,7 @@ class LiveNode:
     def start(self) -> None:
         (self.folder / "config.toml").write_text("[agent]\ncpus = 8\nmem_bytes = 68719476736\ngroup = ''\n")
         self.hooks.mkdir()
-        self.agent = self.daemons.start(
-            f"agent-{self.name}", sys.executable, "-m", "slurm_energy", "agent", "--config", self.folder / "config.toml",
-            "--node", self.name, "--cluster", "alpha", "--period", "0.5", "--hooks", self.hooks, "--socket", self.socket,
-            "--state-dir", self.folder / "state", "--outbox", self.folder / "outbox", "--cgroup-root",
-            self.folder / "cgroup", "--sysfs-root", self.sim.root,
-            PYTHONPATH=f"{ROOT}:{ROOT / 'tests/sim/fakelib'}", SENERGY_SIM_NVML=str(self.sim.root / "nvml"),
-        )  # fmt: skip
+        self.start_agent()
         self.daemons.start(
             f"node-exporter-{self.name}", sys.executable, "-m", "slurm_energy_exporters.node", "--socket", self.socket,
             "--web.listen-address", f"127.0.0.1:{self.port}", PYTHONPATH=f"{ROOT}:{ROOT / 'exporters'}",
@@ -92,6 +87,16 @@ class LiveNode:
         until(f"the agent of {self.name}", self.socket.exists)
         for job, user, account, gpus in JOBS[self.name]:
             self.hook("prolog", job, user, account, gpus)
+
+    def start_agent(self) -> None:
+        """The first one, or the next after a kill."""
+        self.agent = self.daemons.start(
+            f"agent-{self.name}", sys.executable, "-m", "slurm_energy", "agent", "--config", self.folder / "config.toml",
+            "--node", self.name, "--cluster", "alpha", "--period", "0.5", "--hooks", self.hooks, "--socket", self.socket,
+            "--state-dir", self.folder / "state", "--outbox", self.folder / "outbox", "--cgroup-root",
+            self.folder / "cgroup", "--sysfs-root", self.sim.root,
+            PYTHONPATH=f"{ROOT}:{ROOT / 'tests/sim/fakelib'}", SENERGY_SIM_NVML=str(self.sim.root / "nvml"),
+        )  # fmt: skip
 
     def hook(self, event: str, job: str, user: str, account: str, gpus: str) -> None:
         """A job comes or goes: its cgroup, and the real script with what slurmd gives it."""
@@ -122,7 +127,7 @@ class LiveNode:
 
 
 def ledger(folder: Path) -> Path:
-    """A ledger of the case study and of two jobs of this month, by the commands that a person types."""
+    """A ledger of the case study, of two jobs of this month and one of the last, by the commands that a person types."""
     senergy = [sys.executable, "-m", "slurm_energy"]
     (folder / "config.toml").write_text('[site]\ntimezone = "UTC"\ncluster = "alpha"\n')
 
@@ -135,10 +140,15 @@ def ledger(folder: Path) -> Path:
     run("demo", "--write", folder / "lisa.txt")
     header = (folder / "lisa.txt").read_text().partition("\n")[0]
     now = datetime.now(timezone.utc)
-    begin = max(now - timedelta(hours=2), now.replace(day=1, hour=0, minute=0, second=0))
-    end = max(now - timedelta(minutes=5), begin + timedelta(seconds=1))
+    first = max(now - timedelta(hours=2), now.replace(day=1, hour=0, minute=0, second=0))
+    last = max(now - timedelta(minutes=5), first + timedelta(seconds=1))
+    before = now.replace(day=1, hour=6, minute=0, second=0) - timedelta(days=5)
     lines = [header]
-    for number, user, account, gpus in (("11", "emma", "lisa", 4), ("12", "anna", "nlp", 1)):
+    for number, user, account, gpus, begin, end in (
+        ("11", "emma", "lisa", 4, first, last),
+        ("12", "anna", "nlp", 1, first, last),
+        ("10", "emma", "lisa", 1, before, before + timedelta(hours=3)),
+    ):
         fields = {
             "JobID": number, "JobIDRaw": number, "Cluster": "alpha", "User": user, "Account": account, "Partition": "gpu",
             "QOS": "normal", "JobName": "train", "State": "COMPLETED", "Submit": f"{begin:%Y-%m-%dT%H:%M:%S}",
@@ -246,6 +256,20 @@ def test_a_panel_s_queries_give_data(world: World, file: Path, panel: dict[str, 
             until(query, lambda q=query, t=target: world.prometheus.has_data(q, bool(t.get("instant"))), 10)  # type: ignore[misc]
 
 
+def test_jobs_ran_in_every_window_that_a_person_can_pick(world: World) -> None:
+    for file in BOARDS:
+        board = json.loads(file.read_text())
+        found = {values.get("window") for values in filled(board, world.prometheus, CHOSEN)}
+        assert found == {
+            "management": {"month", "last_month"}, "projects": {"month", "last_month", "all"},
+        }.get(file.stem, {None})  # fmt: skip
+
+
+def test_last_month_is_its_one_job(world: World) -> None:
+    found = world.prometheus.instant('slurm_energy_ledger_project_gpu_seconds{window="last_month",cluster="alpha"} > 0')
+    assert {(one["metric"]["project"], one["value"][1]) for one in found} == {("lisa", "10800")}
+
+
 @pytest.mark.parametrize(("file", "panel"), PANELS)
 def test_legends_links_and_columns_name_labels_that_the_answer_has(
     world: World, file: Path, panel: dict[str, Any]
@@ -277,6 +301,7 @@ def test_a_job_that_ends_vanishes_and_its_node_adds_up(world: World) -> None:
     until("job 8 to vanish", lambda: not ask('job:slurm_energy_power_watts:sum{jobid="8"}'))
     assert ask('job:slurm_energy_power_watts:sum{jobid="7"}')
     until("its energy to stay in the hour's", lambda: ask('account:slurm_energy_kwh:increase1h{account="nlp"}'), 5)
+    until("some looks at the node's joules", lambda: adds_up(world, "n1"), 20)
 
 
 def test_an_agent_that_is_killed_is_an_alert_and_has_no_watts(world: World) -> None:
@@ -287,3 +312,21 @@ def test_an_agent_that_is_killed_is_an_alert_and_has_no_watts(world: World) -> N
     assert not ask('slurm_energy_node_power_watts{node="n2"}')
     assert not ask('ALERTS{alertname=~"SlurmEnergyAgent(Down|Stuck)",node="n1"}')
     until("the count on the dashboard", lambda: world.prometheus.value("count(slurm_energy_agent_up == 0)") == 1)
+
+
+def test_an_agent_that_is_killed_and_started_again_adds_up(world: World) -> None:
+    node = world.nodes["n2"]
+    if node.agent.poll() is None:
+        node.agent.kill()
+        node.agent.wait(10)
+    node.start_agent()
+    until("watts", lambda: world.prometheus.instant('slurm_energy_node_power_watts{node="n2"}'))
+    until("some looks at the node's joules", lambda: adds_up(world, "n2"), 40)
+
+
+def adds_up(world: World, node: str) -> bool:
+    """Whether Prometheus has ten new values of what the rule on conservation says; fails where one is wrong."""
+    rule = f'node:slurm_energy_conservation_error:ratio15m{{node="{node}"}}'
+    wrong = world.prometheus.value(f"max_over_time(abs({rule})[10s:1s])")
+    assert not wrong > 1e-3, wrong
+    return world.prometheus.value(f"count_over_time({rule}[10s])") >= 9

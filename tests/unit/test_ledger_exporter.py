@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from slurm_energy_exporters.ledger_collector import LedgerCollector
 from slurm_energy_exporters.ledger_sums import MAX_LABEL, label
-from slurm_energy_exporters.metrics import LEDGER
+from slurm_energy_exporters.metrics import LEDGER, WINDOWS
 
 from slurm_energy.ledger.store import Ledger
 from slurm_energy.report.groups import group_report
@@ -66,6 +66,7 @@ def jobs() -> Iterator[dict[str, str]]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
     aggregate_file(save(folder / "jobs.txt", jobs()), folder / "ledger", timezone_name="Europe/Berlin")
+    Ledger(folder / "ledger").write_state({"local": RUN, "alpha,beta": RUN - 5})
     return folder / "ledger"
 
 
@@ -96,18 +97,25 @@ def scrape(source: LedgerCollector) -> Samples:
     return found
 
 
-def reported(path: Path, *by: str, month: bool) -> dict[tuple[str, ...], dict[str, Any]]:
+SPANS: dict[str, dict[str, date]] = {
+    "all": {},
+    "month": {"start": date(2026, 12, 1), "end": date(2027, 1, 1)},
+    "last_month": {"start": date(2026, 11, 1), "end": date(2026, 12, 1)},
+}
+RUN = int(NOW) - HOUR
+
+
+def reported(path: Path, *by: str, window: str) -> dict[tuple[str, ...], dict[str, Any]]:
     """The rows of `senergy report --by`, by their keys."""
-    window = {"start": date(2026, 12, 1), "end": date(2027, 1, 1)} if month else {}
-    con = open_rows(Ledger(path), Selection(**window), None, [key for key in by if key != "cluster"])
+    con = open_rows(Ledger(path), Selection(**SPANS[window]), None, [key for key in by if key != "cluster"])
     return {tuple(one[key] for key in by): one for one in group_report(con, by)}
 
 
-@pytest.mark.parametrize("window", ["all", "month"])
+@pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize(("level", "by"), [("cluster", []), ("project", ["project"]), ("user", ["user"])])
 def test_every_figure_is_that_of_the_report(whole: Path, level: str, by: list[str], window: str) -> None:
     found = scrape(collector(whole))
-    rows = reported(whole, "cluster", *by, month=window == "month")
+    rows = reported(whole, "cluster", *by, window=window)
     assert len(rows) >= 2
     for name, (total, unit) in FIGURES.items():
         samples = {
@@ -118,12 +126,34 @@ def test_every_figure_is_that_of_the_report(whole: Path, level: str, by: list[st
         assert samples == {key: pytest.approx(one[total] * unit, rel=1e-9) for key, one in rows.items()}, name
 
 
-@pytest.mark.parametrize("window", ["all", "month"])
+@pytest.mark.parametrize("window", WINDOWS)
 def test_provenance_is_that_of_the_report(whole: Path, window: str) -> None:
     found = scrape(collector(whole))["slurm_energy_ledger_provenance_energy_joules"]
-    for (cluster,), one in reported(whole, "cluster", month=window == "month").items():
+    for (cluster,), one in reported(whole, "cluster", window=window).items():
         for name, share in one["provenance"].items():
             assert found[cluster, window, name] == pytest.approx(share * one["it_kwh"] * 3.6e6, rel=1e-9, abs=1e-3)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("level", ["project", "user"])
+def test_provenance_of_projects_and_users_is_that_of_the_report(whole: Path, level: str, window: str) -> None:
+    found = scrape(collector(whole))[f"slurm_energy_ledger_{level}_provenance_energy_joules"]
+    rows = reported(whole, "cluster", level, window=window)
+    assert rows
+    for key, one in rows.items():
+        for name, share in one["provenance"].items():
+            assert found[(*key, window, name)] == pytest.approx(share * one["it_kwh"] * 3.6e6, rel=1e-9, abs=1e-3)
+
+
+def test_provenance_of_other_is_what_is_left(whole: Path) -> None:
+    every, few = scrape(collector(whole)), scrape(collector(whole, top=2))
+    for level in ("project", "user"):
+        metric = f"slurm_energy_ledger_{level}_provenance_energy_joules"
+        assert len({key[1] for key in few[metric]}) == 3
+        for window in WINDOWS:
+            for name in ("measured", "slurm", "estimated"):
+                sums = [sum(v for k, v in of[metric].items() if k[2:] == (window, name)) for of in (every, few)]
+                assert sums[0] == pytest.approx(sums[1])
 
 
 def test_every_metric_of_the_contract_is_there_and_no_other(whole: Path) -> None:
@@ -143,6 +173,42 @@ def test_the_month_is_the_sites_own_and_turns_without_a_reading(whole: Path) -> 
     assert source.sums.files_read == read
 
 
+def without(key: tuple[str, ...]) -> tuple[str, ...]:
+    """A series' labels but for its window."""
+    return tuple(value for value in key if value not in WINDOWS)
+
+
+@pytest.mark.parametrize("when", ["2027-01-01 08:00", "2026-12-31 23:01", "2027-02-01 00:30"])
+def test_a_month_in_which_nothing_ran_yet_is_0_and_the_last_one_is_whole(whole: Path, when: str) -> None:
+    december = scrape(collector(whole))
+    found = scrape(collector(whole, now=lambda: epoch(when)))
+    first = when < "2027-01-31"
+    for name, samples in found.items():
+        windowed = {key: value for key, value in samples.items() if "month" in key}
+        if windowed:
+            shown = {window: {without(key) for key in samples if window in key} for window in WINDOWS}
+            assert shown["all"] == shown["month"] == shown["last_month"]
+        assert not any(value for key, value in windowed.items())
+        for key, value in samples.items():
+            if "last_month" in key:
+                before = tuple("month" if one == "last_month" else one for one in key)
+                assert value == pytest.approx(december[name][before] if first else 0), (name, key)
+    assert sum(1 for samples in found.values() for key in samples if "month" in key) > 100
+
+
+def test_a_cluster_that_never_ran_a_job_is_shown_with_0(ledger: Path) -> None:
+    import pyarrow.parquet as pq
+
+    day = Ledger(ledger).days(["alpha"])[-1]
+    table = pq.ParquetFile(day.path).read()
+    path = Ledger(ledger).day_path("new", day.day)
+    path.parent.mkdir()
+    pq.write_table(table.slice(0, 0), path)
+    found = scrape(collector(ledger))
+    for name in ("cluster_jobs", "cluster_co2e_grams", "idle_energy_joules"):
+        assert found[f"slurm_energy_ledger_{name}"]["new", "month"] == 0
+
+
 def test_the_first_and_other_add_up_and_are_counted(whole: Path) -> None:
     every, few = scrape(collector(whole)), scrape(collector(whole, top=2))
     for level, of in (("project", 8), ("user", 4)):
@@ -151,11 +217,20 @@ def test_the_first_and_other_add_up_and_are_counted(whole: Path) -> None:
             shown = {key[1] for key in few[metric]}
             assert len(shown) == 3
             assert "other" in shown
-            for window in ("all", "month"):
+            for window in WINDOWS:
                 total = sum(value for key, value in every[metric].items() if key[2] == window)
                 assert sum(value for key, value in few[metric].items() if key[2] == window) == pytest.approx(total)
         assert few["slurm_energy_ledger_groups_folded"][level,] == of - 2
         assert every["slurm_energy_ledger_groups_folded"][level,] == 0
+
+
+def test_a_project_that_leads_in_the_last_month_is_shown_though_it_is_small_in_all(tmp_path: Path) -> None:
+    rows = [row(JobID=str(n), Account=f"old{n}", Start=NOON - 60 * DAY, ElapsedRaw=80000) for n in range(1, 4)]
+    rows.append(row(JobID="9", Account="lately", Start=NOON, ElapsedRaw=600))
+    aggregate_file(save(tmp_path / "jobs.txt", rows), tmp_path / "ledger")
+    found = scrape(collector(tmp_path / "ledger", top=1))["slurm_energy_ledger_project_jobs"]
+    assert found["alpha", "lately", "last_month"] == 1
+    assert found["alpha", "lately", "month"] == 0
 
 
 def test_a_project_that_leads_in_this_month_is_shown_though_it_is_small_in_all(tmp_path: Path) -> None:
@@ -164,7 +239,8 @@ def test_a_project_that_leads_in_this_month_is_shown_though_it_is_small_in_all(t
     aggregate_file(save(tmp_path / "jobs.txt", rows), tmp_path / "ledger")
     found = scrape(collector(tmp_path / "ledger", top=1))["slurm_energy_ledger_project_jobs"]
     assert found == {
-        ("alpha", "new", "all"): 1, ("alpha", "new", "month"): 1, ("alpha", "other", "all"): 3,
+        ("alpha", "new", "all"): 1, ("alpha", "new", "month"): 1, ("alpha", "new", "last_month"): 0,
+        ("alpha", "other", "all"): 3, ("alpha", "other", "month"): 0, ("alpha", "other", "last_month"): 0,
     }  # fmt: skip
 
 
@@ -195,7 +271,7 @@ def test_each_file_is_read_once_and_a_changed_day_costs_one(ledger: Path, tmp_pa
     target.unlink()
     fewer = scrape(source)
     assert source.sums.files_read == days + 1
-    assert fewer["slurm_energy_ledger_days"]["alpha",] == first["slurm_energy_ledger_days"]["alpha",] - 1
+    assert fewer["slurm_energy_ledger_day_files"]["alpha",] == first["slurm_energy_ledger_day_files"]["alpha",] - 1
     assert fewer == scrape(collector(ledger))
 
 
@@ -232,13 +308,33 @@ def test_freshness_and_rows_set_aside(ledger: Path) -> None:
     source = collector(ledger)
     found = scrape(source)
     assert found["slurm_energy_ledger_set_aside_rows"][()] == 7
-    assert found["slurm_energy_ledger_days"]["beta",] == len(days)
+    assert found["slurm_energy_ledger_day_files"]["beta",] == len(days)
     last = epoch(f"{days[-1].day} 00:00", "Europe/Berlin") + DAY
     assert found["slurm_energy_ledger_last_day_timestamp_seconds"]["beta",] == last
     newest = max(file.path.stat().st_mtime for file in days)
     assert found["slurm_energy_ledger_last_write_timestamp_seconds"]["beta",] == pytest.approx(newest)
+    assert found["slurm_energy_ledger_last_run_timestamp_seconds"] == {("local",): RUN, ("alpha,beta",): RUN - 5}
+    Ledger(ledger).write_state({"local": RUN + 60})
+    assert scrape(source)["slurm_energy_ledger_last_run_timestamp_seconds"] == {("local",): RUN + 60}
     (ledger / "set-aside" / "c.jsonl").write_text("{}\n")
     assert scrape(source)["slurm_energy_ledger_set_aside_rows"][()] == 8
+
+
+def test_a_quiet_cluster_s_ledger_is_as_fresh_as_its_last_run(tmp_path: Path) -> None:
+    aggregate_file(save(tmp_path / "jobs.txt", [row(Start=NOON - 60 * DAY)]), tmp_path / "ledger")
+    assert not scrape(collector(tmp_path / "ledger"))["slurm_energy_ledger_last_run_timestamp_seconds"], "out of a file"
+    Ledger(tmp_path / "ledger").write_state({"local": RUN})
+    found = scrape(collector(tmp_path / "ledger"))
+    assert found["slurm_energy_ledger_last_run_timestamp_seconds"]["local",] == RUN
+    assert NOW - found["slurm_energy_ledger_last_day_timestamp_seconds"]["alpha",] > 40 * DAY
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
+def test_promtool_accepts_it(whole: Path) -> None:
+    registry = CollectorRegistry()
+    registry.register(collector(whole))
+    done = subprocess.run(["promtool", "check", "metrics"], input=generate_latest(registry), capture_output=True)
+    assert (done.returncode, (done.stdout + done.stderr).decode()) == (0, "")
 
 
 def test_a_ledger_that_cannot_be_read_is_down_and_comes_back(ledger: Path) -> None:
@@ -250,6 +346,10 @@ def test_a_ledger_that_cannot_be_read_is_down_and_comes_back(ledger: Path) -> No
     for _ in range(2):
         assert scrape(source) == {"slurm_energy_ledger_up": {(): 0}}
     day.write_bytes(content)
+    (ledger / "state.json").rename(ledger / "kept")
+    (ledger / "state.json").write_text("{")
+    assert scrape(source) == {"slurm_energy_ledger_up": {(): 0}}
+    (ledger / "kept").rename(ledger / "state.json")
     back = scrape(source)
     del (
         back["slurm_energy_ledger_last_write_timestamp_seconds"],

@@ -103,6 +103,26 @@ def test_a_burst_between_two_close_looks_does_not_set_the_peak() -> None:
     assert meter.peak_uw < 100_000_000
 
 
+def test_power_is_not_shown_over_a_moment() -> None:
+    """A hook wakes the agent some ms after a look; the counter had no time to move, or moved by a whole step of its own."""
+    meter = Meter(Scripted(0, 100_000_000, 100_000_000, 120_000_000, 150_000_000))
+    moved(meter, 0, 1)
+    assert meter.rate_uw == 100_000_000
+    assert moved(meter, 1.01) == [0]
+    assert meter.rate_uw == 100_000_000
+    assert moved(meter, 1.02) == [20_000_000]
+    assert meter.rate_uw == 100_000_000
+    moved(meter, 1.5)
+    assert meter.rate_uw == 100_000_000  # 50 J in half a second
+    assert meter.total_uj == 150_000_000
+
+
+def test_after_a_gap_power_is_shown_over_what_is_known() -> None:
+    meter = Meter(Scripted(0, 100_000_000, None, 400_000_000))
+    moved(meter, 0, 1, 2, 3)
+    assert meter.rate_uw == 150_000_000
+
+
 @given(
     st.integers(0, RANGE - 1),
     st.lists(st.tuples(st.integers(0, 400), st.integers(1, 200_000)), min_size=1, max_size=60),

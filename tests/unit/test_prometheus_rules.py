@@ -133,6 +133,17 @@ def test_an_alert_says_how_bad_it_is_and_what_to_do(alert: dict[str, Any]) -> No
     assert re.search(r"senergy|systemctl|timedatectl|/var/lib|set-aside", alert["annotations"]["description"])
 
 
+def test_units_that_alerts_name_are_those_that_are_installed() -> None:
+    named = set()
+    for alert in ALERTS.values():
+        text = alert["annotations"]["description"]
+        for command in re.findall(r"(?:systemctl [a-z]+|journalctl -u)((?: slurm-energy-[\w.-]*\w)+)", text):
+            named |= {name if "." in name else f"{name}.service" for name in command.split()}
+    installed = {file.name for file in (ROOT / "deploy" / "systemd").glob("slurm-energy-*")}
+    assert named <= installed, named - installed
+    assert len(named) >= 5
+
+
 def test_each_alert_is_tested_firing_and_quiet() -> None:
     firing, quiet = set(), set()
     for file in TEST_FILES:

@@ -119,6 +119,25 @@ def test_finished_files_move_to_the_nodes_folder_with_private_modes(place: Place
     assert place.ship() == Shipped(0, 0, 0)
 
 
+def test_it_works_in_a_unit_that_may_not_set_a_group_bit(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RestrictSUIDSGID= refuses each fchmod that names the bit, be it there already."""
+
+    def refused(file: int, mode: int, really=os.fchmod) -> None:
+        if mode & stat.S_ISGID:
+            raise PermissionError(1, "Operation not permitted")
+        really(file, mode)
+
+    monkeypatch.setattr(os, "fchmod", refused)
+    place.inbox.chmod(0o2750)
+    before = os.umask(0o027)
+    try:
+        shipped = place.ship()
+    finally:
+        os.umask(before)
+    assert (shipped.files, shipped.failed, shipped.problems) == (len(NAMES), 0, ())
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (place.target, place.target.parent)} == {0o2750}
+
+
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
 def test_the_modes_are_the_same_under_any_umask_and_a_group_bit_is_inherited(place: Place, mask: int) -> None:
     place.inbox.chmod(0o2750)
