@@ -1,27 +1,30 @@
-"""Prometheus over a real Slurm cluster: real jobs with the deploy hooks, a real agent and exporter for each slurmd, and a
+"""Prometheus over real Slurm clusters: real jobs with the deploy hooks, a real agent and exporter for each slurmd, and a
 ledger aggregated from the live accounting. Rules, dashboards and `senergy sd` are held to what Slurm's own commands say.
+
+On Slurm 22.05 with cgroup v1 the exporters are scraped as they come, on 26.05 with cgroup v2 by TLS, with a client
+certificate and a password.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import shutil
+import ssl
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from agents import NS, Node, moving
-from conftest import REPOSITORY, started, unavailable, wait_until
+from conftest import REPOSITORY, install_requirements, started, unavailable, wait_until
 from integration.live_prometheus import PANELS, Daemons, Prometheus, fill, filled, free_port, rules, until
 from scenarios import BURN, steady
-
-from slurm_energy.cli.sd import targets
-from slurm_energy.slurm.nodes import Node as Listed
+from unit.exporter_harness import make_certificates
 
 if TYPE_CHECKING:
     from conftest import Cluster
@@ -29,8 +32,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.cluster
 
 pytest.importorskip("prometheus_client")
+bcrypt = pytest.importorskip("bcrypt")
 
-CLUSTER, NODES = "prom22", ("p1", "p2")
 CORES = 0.2
 """What the CPU job keeps busy."""
 
@@ -38,11 +41,13 @@ CORES = 0.2
 class World:
     """The cluster with its agents and jobs, the exporters and Prometheus."""
 
-    def __init__(self, cluster: Cluster, folder: Path, daemons: Daemons) -> None:
+    def __init__(self, cluster: Cluster, names: Sequence[str], folder: Path, cgroups: Path, daemons: Daemons) -> None:
         self.cluster, self.daemons = cluster, daemons
-        cgroups = Path("/sys/fs/cgroup")
-        self.nodes = {name: Node(cluster, name, folder, cgroups, steady, options=("--period", "0.5")) for name in NODES}
-        self.ports = {name: free_port() for name in NODES}
+        self.nodes = {name: Node(cluster, name, folder, cgroups, steady, options=("--period", "0.5")) for name in names}
+        self.first, self.second = names
+        self.ports = {name: free_port() for name in names}
+        self.guard: Guard | None = None
+        """What the exporters ask for who scrapes them."""
         self.jobs: dict[str, str] = {}
         self.closed: dict[str, tuple[str, str]] = {}
         """How the agents learned of jobs' begin and end, by job."""
@@ -59,12 +64,13 @@ class World:
         """Two jobs that end at once, for the ledger, and three that stay: on CPUs, on GPUs, on both nodes."""
         cluster = self.cluster
         cluster.outside(cluster.files / "burn").write_text(BURN)
-        two = ("-w", "p1,p2", "-N", "2", "--gres=gpu:1")
+        first, second = self.first, self.second
+        two = ("-w", f"{first},{second}", "-N", "2", "--gres=gpu:1")
         plans: dict[str, tuple[str, tuple[str, ...], str]] = {
-            "ended": ("sealice", ("-w", "p2", "--gres=gpu:1"), "sleep 2"),
-            "ended-too": ("sebob", ("-w", "p2", "-c", "2"), "sleep 2"),
-            "cpu": ("sealice", ("-w", "p1", "-c", "2"), f"perl {cluster.files}/burn {CORES} 300"),
-            "gpu": ("sebob", ("-w", "p1", "--gres=gpu:2"), cluster.gate("gpu")),
+            "ended": ("sealice", ("-w", second, "--gres=gpu:1"), "sleep 2"),
+            "ended-too": ("sebob", ("-w", second, "-c", "2"), "sleep 2"),
+            "cpu": ("sealice", ("-w", first, "-c", "2"), f"perl {cluster.files}/burn {CORES} 300"),
+            "gpu": ("sebob", ("-w", first, "--gres=gpu:2"), cluster.gate("gpu")),
             "two": ("sealice", ("-A", "vision", *two), "sleep 300"),
         }
         for label, (user, options, work) in plans.items():
@@ -83,7 +89,7 @@ class World:
         def shipped() -> bool:
             for node in self.nodes.values():
                 outbox = ("--outbox", node.inside / "outbox", "--node", node.name)
-                cluster.senergy("ship", "--once", *outbox, "--inbox", inbox, "--cluster", CLUSTER)
+                cluster.senergy("ship", "--once", *outbox, "--inbox", inbox, "--cluster", cluster.name)
             files = cluster.outside(inbox).rglob("*.jsonl")
             segments = [json.loads(line) for file in files for line in file.read_text().splitlines()]
             for one in segments:
@@ -107,7 +113,8 @@ class World:
 
         def exporter(name: str, kind: str, port: int, *options: str | Path) -> None:
             command = (sys.executable, "-m", f"slurm_energy_exporters.{kind}", *options)
-            self.daemons.start(name, *command, "--web.listen-address", f"127.0.0.1:{port}", **source)
+            guard = ("--web.config.file", self.guard.web_config) if self.guard else ()
+            self.daemons.start(name, *command, "--web.listen-address", f"127.0.0.1:{port}", *guard, **source)
 
         for name, node in self.nodes.items():
             exporter(f"node-exporter-{name}", "node", self.ports[name], "--socket", node.socket)
@@ -117,7 +124,7 @@ class World:
         for group in groups:
             host = group["targets"][0].rpartition(":")[0]
             group["targets"] = [f"{host}:{self.ports[group['labels']['node']]}"]
-        self.prometheus = Prometheus(folder, groups, port, self.daemons)
+        self.prometheus = Prometheus(folder, groups, port, self.daemons, self.guard.jobs() if self.guard else None)
 
     def running(self) -> set[tuple[str, str, str]]:
         """Job, user and account of the jobs that run, by squeue."""
@@ -127,7 +134,7 @@ class World:
     def chosen(self) -> dict[str, str]:
         """What a person picks in the variables."""
         return {
-            "cluster": CLUSTER, "node": "p1", "jobid": self.jobs["gpu"], "project": "lisa", "user": "sealice",
+            "cluster": self.cluster.name, "node": self.first, "jobid": self.jobs["gpu"], "project": "lisa", "user": "sealice",
             "window": "month",
         }  # fmt: skip
 
@@ -137,22 +144,84 @@ class World:
         return node.law_uj(counters or node.counted(), node.wall0, node.wall0 + NS) / 1e6
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+class Guard:
+    """TLS, a client certificate and a password: the exporters' side, and Prometheus' as the shipped file has it."""
+
+    PASSWORD = "correct horse"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        make_certificates(folder)
+        hashed = bcrypt.hashpw(self.PASSWORD.encode(), bcrypt.gensalt(5)).decode()
+        self.web_config = folder / "web.yml"
+        self.web_config.write_text(
+            "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n  client_ca_file: ca.pem\n"
+            f"  client_auth_type: RequireAndVerifyClientCert\nbasic_auth_users:\n  prometheus: {hashed}\n"
+        )
+        for name, password in (("password", self.PASSWORD), ("wrong", "incorrect horse")):
+            (folder / name).write_text(password)
+
+    def scraping(self, password: str = "password", **tls: Any) -> dict[str, Any]:
+        """What prometheus.yml says of a job."""
+        pair = {"cert_file": str(self.folder / "client.pem"), "key_file": str(self.folder / "client.key")}
+        return {
+            "scheme": "https", "tls_config": {"ca_file": str(self.folder / "ca.pem"), **(tls or pair)},
+            "basic_auth": {"username": "prometheus", "password_file": str(self.folder / password)},
+        }  # fmt: skip
+
+    def jobs(self) -> dict[str, dict[str, Any]]:
+        """The two shipped ones ("" is what both have more), and two that are not to be let in."""
+        return {
+            "": self.scraping(),
+            "wrong-password": self.scraping("wrong"),
+            "no-certificate": self.scraping(insecure_skip_verify=False),
+        }
+
+    def client(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=str(self.folder / "ca.pem"))
+        context.load_cert_chain(self.folder / "client.pem", self.folder / "client.key")
+        return context
+
+
+def page(world: World, name: str) -> str:
+    """What the exporter of a node shows to those whom it lets in."""
+    request = urllib.request.Request(f"http://127.0.0.1:{world.ports[name]}/metrics")
+    context = None
+    if world.guard:
+        request.full_url = request.full_url.replace("http:", "https:")
+        token = base64.b64encode(f"prometheus:{Guard.PASSWORD}".encode()).decode()
+        request.add_header("Authorization", f"Basic {token}")
+        context = world.guard.client()
+    with urllib.request.urlopen(request, timeout=10, context=context) as answer:
+        return str(answer.read().decode())
+
+
+@pytest.fixture(scope="module", params=["22.05", "26.05"])
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     if not shutil.which("prometheus"):
         unavailable("prometheus is not installed (Debian's prometheus)")
-    if not Path("/sys/fs/cgroup/cpuacct").is_dir():
+    old = request.param == "22.05"
+    if old and not Path("/sys/fs/cgroup/cpuacct").is_dir():
         unavailable("no cgroup v1 is mounted on this machine")
+    root = None if old else request.getfixturevalue("root26")
+    names, port = (("p1", "p2"), 26810) if old else (("q1", "q2"), 27310)
+    python = sys.executable if old else "/opt/venv/bin/python"
     hooks = REPOSITORY / "deploy" / "slurm"
     options = (
-        "--confinement", "cgroup/v1", "--nodes", ",".join(NODES),
+        "--confinement", "cgroup/v1" if old else "cgroup/v2", "--nodes", ",".join(names),
         "--prolog", hooks / "prolog.d", "--epilog", hooks / "epilog.d",
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("prometheus")
     daemons = Daemons(folder)
-    with started(CLUSTER, 26810, None, sys.executable, *options) as cluster, contextlib.ExitStack() as stack:
+    with started(f"prom{request.param[:2]}", port, root, python, *options) as cluster, contextlib.ExitStack() as stack:
         stack.callback(daemons.end)
-        world = World(cluster, folder, daemons)
+        if not old:
+            install_requirements(cluster)
+        cgroups = Path("/sys/fs/cgroup") if old else cluster.outside(Path("/mnt/cgroup2"))
+        world = World(cluster, names, folder, cgroups, daemons)
+        if not old:
+            (folder / "guard").mkdir()
+            world.guard = Guard(folder / "guard")
         for node in world.nodes.values():
             stack.callback(node.kill)
             node.start()
@@ -163,7 +232,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         prometheus = world.prometheus
         stack.callback(prometheus.end)
         try:
-            until("all targets to be up", lambda: prometheus.value("sum(up)") == 3, 60)
+            until("all targets to be up", lambda: prometheus.value('sum(up{job=~"slurm-energy-.*"})') == 3, 60)
             until("the ledger", lambda: prometheus.value("slurm_energy_ledger_up") == 1)
             until("jobs to have watts", lambda: prometheus.value("count(job:slurm_energy_power_watts:sum)") == 4)
             # The last of the rules to have a value: it looks back farthest.
@@ -174,18 +243,34 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world
 
 
+def test_who_has_the_wrong_password_or_no_certificate_gets_nothing(world: World) -> None:
+    if world.guard is None:
+        pytest.skip("this one's exporters let everybody in")
+    ask = world.prometheus
+    until("both to be refused", lambda: ask.value('count(up{job=~"wrong-password|no-certificate"} == 0)') == 2, 20)
+    errors = {
+        one["labels"]["job"]: one["lastError"] for one in ask.get("targets", state="active")["activeTargets"]
+    }  # fmt: skip
+    assert "401" in errors["wrong-password"]
+    assert errors["no-certificate"]  # the handshake is cut off: an alert, or a connection that is reset
+    assert "HTTP status" not in errors["no-certificate"]
+    assert {errors[name] for name in ("slurm-energy-node", "slurm-energy-ledger")} == {""}
+
+
 def test_senergy_sd_lists_the_nodes_that_sinfo_has(world: World) -> None:
     names = set(world.cluster.run("sinfo", "-h", "-N", "-o", "%N").split())
-    assert names == set(NODES)
-    expected = [group for name in NODES for group in targets([Listed(name, "127.0.0.1", name)], CLUSTER, 9854)]
-    assert world.listed() == expected
-    assert "p1, p2 are all at 127.0.0.1:9854" in world.cluster.senergy("sd").stderr
+    assert names == set(world.nodes)
+    assert [(group["targets"], group["labels"]["node"]) for group in world.listed()] == [
+        (["127.0.0.1:9854"], name) for name in world.nodes
+    ]
+    assert {group["labels"]["cluster"] for group in world.listed()} == {world.cluster.name}
+    assert f"{world.first}, {world.second} are all at 127.0.0.1:9854" in world.cluster.senergy("sd").stderr
 
 
 def test_prometheus_scrapes_the_exporter_of_each_node_and_the_ledgers(world: World) -> None:
     def up() -> bool:
-        return {(one["metric"]["job"], one["metric"].get("node"), one["value"][1]) for one in ask("up")} == {
-            ("slurm-energy-node", "p1", "1"), ("slurm-energy-node", "p2", "1"), ("slurm-energy-ledger", None, "1"),
+        return {(one["metric"]["job"], one["metric"].get("node"), one["value"][1]) for one in ask('up{job=~"slurm-energy-.*"}')} == {
+            *(("slurm-energy-node", name, "1") for name in world.nodes), ("slurm-energy-ledger", None, "1"),
         }  # fmt: skip
 
     ask = world.prometheus.instant
@@ -209,7 +294,8 @@ def test_the_jobs_that_slurm_runs_have_watts_that_belong_to_their_users(world: W
     }  # fmt: skip
     until(f"{running}", lambda: found() == running, 10)
     nodes = [(one["metric"]["jobid"], one["metric"]["node"]) for one in world.prometheus.instant(join)]
-    assert sorted(nodes) == sorted([(jobs["cpu"], "p1"), (jobs["gpu"], "p1"), (jobs["two"], "p1"), (jobs["two"], "p2")])
+    first, second = world.first, world.second
+    assert sorted(nodes) == sorted([(jobs[label], first) for label in ("cpu", "gpu", "two")] + [(jobs["two"], second)])
 
 
 def test_the_watts_are_those_of_the_counters(world: World) -> None:
@@ -218,11 +304,11 @@ def test_the_watts_are_those_of_the_counters(world: World) -> None:
     def near(query: str, expected: float, share: float = 0.02) -> None:
         until(f"{query} to be {expected:g}", lambda: abs(ask(query) - expected) <= share * expected, 30)
 
-    for name in NODES:
+    for name in world.nodes:
         near(f'avg_over_time(node:slurm_energy_power_watts:sum{{node="{name}"}}[10s])', world.watts(name))
-    near("avg_over_time(cluster:slurm_energy_power_watts:sum[10s])", sum(world.watts(name) for name in NODES))
+    near("avg_over_time(cluster:slurm_energy_power_watts:sum[10s])", sum(world.watts(name) for name in world.nodes))
     jobs_and_idle = "sum(job:slurm_energy_power_watts:sum) + sum(cluster:slurm_energy_idle_power_watts:sum)"
-    near(f"avg_over_time(({jobs_and_idle})[10s:1s])", sum(world.watts(name) for name in NODES))
+    near(f"avg_over_time(({jobs_and_idle})[10s:1s])", sum(world.watts(name) for name in world.nodes))
     assert ask("max(abs(node:slurm_energy_conservation_error:ratio15m))") < 1e-3
 
 
@@ -233,9 +319,9 @@ def test_a_gpu_job_has_the_watts_of_the_gpus_that_slurm_gave_it(world: World) ->
     given = text.partition("(IDX:")[2].partition(")")[0]
     first, _, last = given.partition("-")
     minors = range(int(first), int(last) + 1) if last else [int(number) for number in given.split(",")]
-    node = world.nodes["p1"]
+    node = world.nodes[world.first]
     assert held == {node.device(minor) for minor in minors}
-    expected = world.watts("p1", *(f"nvml:{device}" for device in held))
+    expected = world.watts(world.first, *(f"nvml:{device}" for device in held))
     query = f'sum(avg_over_time(slurm_energy_job_power_watts{{jobid="{job}",domain="gpu"}}[10s]))'
     until(f"{expected} W", lambda: abs(ask.value(query) - expected) <= 0.02 * expected, 30)
 
@@ -249,12 +335,12 @@ def test_the_ledger_s_jobs_are_those_of_the_accounting(world: World) -> None:
     ask = world.prometheus.instant
 
     def counted(label: str) -> dict[str, float]:
-        series = ask(f'slurm_energy_ledger_{label}_jobs{{cluster="{CLUSTER}",window="all"}}')
+        series = ask(f'slurm_energy_ledger_{label}_jobs{{cluster="{world.cluster.name}",window="all"}}')
         return {one["metric"][label]: float(one["value"][1]) for one in series}
 
     until("users", lambda: {"sealice", "sebob"} <= set(counted("user")), 10)
     until("accounts", lambda: {"lisa", "vision"} <= set(counted("project")), 10)
-    measured = f'slurm_energy_ledger_provenance_energy_joules{{cluster="{CLUSTER}",window="all",provenance="measured"}}'
+    measured = f'slurm_energy_ledger_provenance_energy_joules{{cluster="{world.cluster.name}",window="all",provenance="measured"}}'
     until("measured energy", lambda: world.prometheus.value(measured) > 0, 10)
 
 
@@ -275,16 +361,13 @@ def test_a_panel_shows_something_while_jobs_run(world: World, file: Path, panel:
 
 def test_a_job_that_ends_vanishes_and_goes_into_the_ledger(world: World) -> None:
     job, prometheus = world.jobs["gpu"], world.prometheus
-    url = f"http://127.0.0.1:{world.ports['p1']}/metrics"
 
     def shown() -> str:
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            text: str = answer.read().decode()
-        return text
+        return page(world, world.first)
 
     def booked() -> float:
         return prometheus.value(
-            f'sum(slurm_energy_ledger_provenance_energy_joules{{cluster="{CLUSTER}",window="all",provenance="measured"}})'
+            f'sum(slurm_energy_ledger_provenance_energy_joules{{cluster="{world.cluster.name}",window="all",provenance="measured"}})'
         )
 
     def shipped() -> float:

@@ -88,15 +88,21 @@ class Daemons:
 
 
 class Prometheus:
-    """The shipped configuration, at this machine's ports and in seconds. groups: of a node each, as `senergy sd` has them."""
+    """The shipped configuration, at this machine's ports and in seconds. groups: of a node each, as `senergy sd` has them.
 
-    def __init__(self, folder: Path, groups: Sequence[dict[str, Any]], ledger_port: int, daemons: Daemons) -> None:
+    guarded: what each job says of TLS and passwords: "" for the shipped ones, a name for one more that scrapes a node.
+    """
+
+    def __init__(
+        self, folder: Path, groups: Sequence[dict[str, Any]], ledger_port: int, daemons: Daemons,
+        guarded: Mapping[str, dict[str, Any]] | None = None,
+    ) -> None:  # fmt: skip
         self.url = f"http://127.0.0.1:{free_port()}"
         config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
         config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s", "scrape_timeout": "1s"}
         node, ledger_job = config["scrape_configs"]
         for job in (node, ledger_job):
-            job.update(scrape_interval="1s", scrape_timeout="1s")
+            job.update(scrape_interval="1s", scrape_timeout="1s", **(guarded or {}).get("", {}))
         ledger_job["static_configs"] = [{"targets": [f"127.0.0.1:{ledger_port}"]}]
         # The first node comes out of a file, the others over HTTP, as `senergy sd` gives both.
         write_whole(folder / "nodes.json", as_json(groups[:1]))
@@ -104,6 +110,10 @@ class Prometheus:
         threading.Thread(target=self.directory.serve_forever, args=(0.1,), daemon=True).start()
         url = f"http://127.0.0.1:{self.directory.server_address[1]}/targets"
         node["http_sd_configs"] = [{"url": url, "refresh_interval": "1s"}]
+        for name, said in (guarded or {}).items():
+            if name:
+                one = {"targets": groups[0]["targets"]}
+                config["scrape_configs"].append({"job_name": name, "static_configs": [one], **said})
         (folder / "rules").mkdir()
         for file in (PROMETHEUS / "rules").glob("*.yml"):
             text = (
