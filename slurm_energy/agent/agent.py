@@ -235,6 +235,17 @@ class Agent:
         for live in self.engine.lives:
             live.close()
 
+    def finish(self) -> None:
+        """Takes the agent out: what is open becomes segments, and the next agent begins at the counters as they are."""
+        self.stop()
+        for live in list(self.engine.lives):
+            self.close(live, "taken out")
+        if not self.engine.idle.empty():
+            self.pending.append(self.engine.idle.cut(self.stamp(self.hour)))
+        self.flush(self.engine.last_ns)
+        self.boot_id = ""
+        self.checkpoint()
+
     def say(self, text: str) -> None:
         """Tells people once: in the log and on the socket."""
         if text not in self.problems:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import gc
 import logging
 import os
@@ -9,7 +11,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -28,10 +30,17 @@ log = logging.getLogger("senergy.agent")
 
 def main(arguments: Sequence[str]) -> int:
     """Runs until SIGTERM or SIGINT; 0 then. 2 where the configuration is wrong, 1 where it cannot start."""
-    options = parse(arguments)
+    options, to_finish = parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     try:
-        run(options)
+        if to_finish:
+            finish(options)
+        else:
+            with _alone(options):
+                run(options)
+    except BlockingIOError:
+        log.error("another agent holds %s: systemctl stop slurm-energy-agent first", options.state_dir)
+        return 1
     except OSError as error:
         log.error("%s: %s; the agent runs as root (docs/install.md)", error.filename or "agent", error.strerror)
         return 1
@@ -41,14 +50,9 @@ def main(arguments: Sequence[str]) -> int:
 def run(options: AgentOptions) -> None:
     """The agent's life. Raises OSError where its folders or its socket cannot be made."""
     Path(options.hooks).mkdir(mode=0o700, parents=True, exist_ok=True)
-    clock: Clock = FileClock(options.clock) if options.clock else Clock()
-    found = find_all(options.sources)
-    for refusal in found.refused:
-        log.warning("%s: %s; %s", refusal.what, refusal.why, refusal.remedy)
-    names = dict.fromkeys(counter.name.split(":")[0] for counter in found.counters)
-    agent = Agent(options, found.counters, found.refused, [f"{name}/{__version__}" for name in names], clock)
-    for counter in found.counters:
-        log.info("reads %s (%s)", counter.name, counter.domain)
+    agent = _agent(options)
+    for meter in agent.engine.meters:
+        log.info("reads %s (%s)", meter.counter.name, meter.counter.domain)
     stopped = _stop_on_signals()
     watch = Watch(options.hooks)
     server = Server(Path(options.socket), agent.store.group)
@@ -64,8 +68,41 @@ def run(options: AgentOptions) -> None:
         watch.close()
         if ship is not None:
             ship()
-        for counter in found.counters:
-            counter.close()
+        for meter in agent.engine.meters:
+            meter.counter.close()
+
+
+def finish(options: AgentOptions) -> None:
+    """What a stopped agent left open goes to the outbox. Raises OSError as `run` does."""
+    if not Path(options.state_dir).is_dir():
+        return
+    with _alone(options):
+        agent = _agent(options)
+        agent.start()
+        agent.finish()
+
+
+@contextlib.contextmanager
+def _alone(options: AgentOptions) -> Iterator[None]:
+    """Holds the agent's folder: two agents would count everything twice. Raises BlockingIOError while another one does."""
+    folder = Path(options.state_dir)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(held)
+
+
+def _agent(options: AgentOptions) -> Agent:
+    """An agent with this node's counters; what may not be read is said."""
+    clock: Clock = FileClock(options.clock) if options.clock else Clock()
+    found = find_all(options.sources)
+    for refusal in found.refused:
+        log.warning("%s: %s; %s", refusal.what, refusal.why, refusal.remedy)
+    names = dict.fromkeys(counter.name.split(":")[0] for counter in found.counters)
+    return Agent(options, found.counters, found.refused, [f"{name}/{__version__}" for name in names], clock)
 
 
 def _loop(agent: Agent, watch: Watch, server: Server, stopped: int) -> None:

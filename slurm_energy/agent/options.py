@@ -46,8 +46,11 @@ class AgentOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.cpus or os.cpu_count() or 1, self.mem_bytes or page * pages
 
 
-def parse(arguments: Sequence[str]) -> AgentOptions:
-    """Options out of the command line and the configuration file. Ends the program with code 2 on a mistake."""
+def parse(arguments: Sequence[str]) -> tuple[AgentOptions, bool]:
+    """Options out of the command line and the configuration file, and whether to finish instead of to sample.
+
+    Ends the program with code 2 on a mistake.
+    """
     parser = argparse.ArgumentParser(
         prog="senergy agent",
         description="Samples the power counters of this node and splits them between its jobs. One per node, as root, no network.",
@@ -68,9 +71,14 @@ def parse(arguments: Sequence[str]) -> AgentOptions:
     parser.add_argument("--cgroup-root", metavar="DIR", help="root of the cgroup tree")
     parser.add_argument("--sysfs-root", metavar="DIR", help="root of sysfs")
     parser.add_argument("--clock", metavar="FILE", help="take the time from a file (tests)")
+    parser.add_argument(
+        "--finish", action="store_true",
+        help="before the agent is taken out, once it is stopped: write what its checkpoint holds as segments, and end",
+    )  # fmt: skip
     given = {key: value for key, value in vars(parser.parse_args(arguments)).items() if value is not None}
     from slurm_energy.config import ConfigError
 
+    finish = bool(given.pop("finish"))
     try:
         options = _configured(given.pop("config", None), given.pop("sysfs_root", None), given)
     except ConfigError as error:
@@ -78,9 +86,8 @@ def parse(arguments: Sequence[str]) -> AgentOptions:
     if options.period_s <= 0 or options.checkpoint_s <= 0:
         parser.error("periods are more than 0 seconds")
     given_name = bool(options.node)
-    return msgspec.structs.replace(
-        options, node=options.node or socket.gethostname().split(".")[0], node_given=given_name
-    )
+    node = options.node or socket.gethostname().split(".")[0]
+    return msgspec.structs.replace(options, node=node, node_given=given_name), finish
 
 
 def agent_options(config: Path | None, sysfs_root: str | None) -> AgentOptions:

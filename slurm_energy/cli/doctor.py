@@ -12,7 +12,7 @@ from slurm_energy.cli.options import ConfigOption, split
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from slurm_energy.doctor.checks import Finding
+    from slurm_energy.doctor.common import Finding
     from slurm_energy.report.sections import Section
     from slurm_energy.sources import Discovery
     from slurm_energy.sources.base import Counter
@@ -45,8 +45,9 @@ def doctor(
     """
     from slurm_energy.agent.options import agent_options
     from slurm_energy.config import ledger_path, load_config
-    from slurm_energy.doctor.checks import ROLES
-    from slurm_energy.doctor.facts import Machine, admin, compute, login
+    from slurm_energy.doctor.common import ROLES
+    from slurm_energy.doctor.machine import Machine
+    from slurm_energy.doctor.roles import admin, compute, login
 
     asked = split(role)
     if unknown := [name for name in asked if name not in ROLES]:

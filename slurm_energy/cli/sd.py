@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from slurm_energy.cli.options import ClustersOption
+from slurm_energy.cli.sd_http import Directory, as_json, server
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Sequence
-    from http.server import ThreadingHTTPServer
 
     from slurm_energy.slurm.nodes import Node
 
 BY = ("address", "hostname", "name")
-MAX_CLIENTS = 8
-CLIENT_TIMEOUT_S = 5.0
+STATE = "__meta_slurm_state"
+"""The label of a node's state. Prometheus drops labels that begin with __ once it has relabelled."""
 
 
 def sd(
@@ -41,6 +40,16 @@ def sd(
     every: Annotated[float, typer.Option("--every", min=1, help="With --serve: seconds between two sinfo.")] = 60,
 ) -> None:
     """Print Prometheus' targets, one for each node that sinfo lists, whatever the node's state.
+
+    The state comes along as the label __meta_slurm_state, in the words of `sinfo -o %T`: idle, mixed, drained*, idle~. It is
+    there for relabelling, and Prometheus drops it afterwards. Where Slurm powers nodes down, let Prometheus drop those that
+    are off (~), on the way down (%) or on the way up (#), or each of them is a target that is down:
+
+    \b
+      relabel_configs:
+        - source_labels: [__meta_slurm_state]
+          regex: '.*[~%#]'
+          action: drop
 
     Ends with 1 where Slurm lists no node, with 2 where it does not answer; a file written before stays as it is then.
 
@@ -95,6 +104,8 @@ def targets(nodes: Sequence[Node], cluster: str | None, port: int, by: str = "ad
         if ":" in host and not host.startswith("["):  # IPv6
             host = f"[{host}]"
         labels = {"cluster": node.cluster or cluster or "", "node": node.name}
+        if node.state:
+            labels[STATE] = node.state
         found.append({"targets": [f"{host}:{port}"], "labels": labels})
     return found
 
@@ -109,14 +120,6 @@ def doubled(groups: Sequence[dict[str, Any]]) -> list[str]:
         for target, names in nodes.items()
         if len(names) > 1
     ]
-
-
-def as_json(groups: Sequence[dict[str, Any]]) -> str:
-    """A line for each node."""
-    import json
-
-    lines = ",\n".join("  " + json.dumps(group, ensure_ascii=False) for group in groups)
-    return f"[\n{lines}\n]\n" if groups else "[]\n"
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -147,105 +150,6 @@ def _address(text: str) -> tuple[str, int]:
     if not number.isascii() or not number.isdigit() or not 0 <= int(number) <= 65535:
         raise typer.BadParameter(f"{text!r}: expected HOST:PORT or PORT", param_hint="'--serve'")
     return host, int(number)
-
-
-class Directory:
-    """The targets as they were last had from Slurm; asks again when they are older than `every` seconds."""
-
-    def __init__(self, look: Callable[[], list[dict[str, Any]]], every: float) -> None:
-        import threading
-
-        self._look, self._every, self._lock = look, every, threading.Lock()
-        self._body: bytes | None = None
-        self._due = 0.0
-
-    def body(self) -> bytes | None:
-        """JSON; that of before where Slurm does not answer now or lists no node. None: it never did."""
-        import time
-
-        from slurm_energy.slurm.errors import SourceError
-
-        with self._lock:
-            if time.monotonic() >= self._due:
-                try:
-                    found = self._look()
-                except SourceError as error:
-                    typer.echo(f"senergy sd: {error}", err=True)
-                else:
-                    if found:
-                        self._body = as_json(found).encode()
-                self._due = time.monotonic() + (self._every if self._body is not None else min(self._every, 5.0))
-            return self._body
-
-
-def server(address: tuple[str, int], directory: Directory) -> ThreadingHTTPServer:
-    """The HTTP server: GET /targets; at most MAX_CLIENTS at a time, each for CLIENT_TIMEOUT_S; others are turned away."""
-    import socket
-    import threading
-    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-    class Handler(BaseHTTPRequestHandler):
-        timeout = CLIENT_TIMEOUT_S
-        server_version, sys_version = "senergy-sd", ""
-
-        def do_GET(self) -> None:
-            if self.path.partition("?")[0] not in ("/", "/targets"):
-                self._say(404, b"see /targets\n", "text/plain; charset=utf-8")
-            elif (body := directory.body()) is None:
-                # Prometheus keeps the targets that it has when it is told so.
-                self._say(503, b"Slurm does not answer\n", "text/plain; charset=utf-8")
-            else:
-                self._say(200, body, "application/json")
-
-        def _say(self, code: int, body: bytes, kind: str) -> None:
-            self.send_response(code)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        slots = threading.BoundedSemaphore(MAX_CLIENTS)
-
-        def process_request(self, request: Any, client_address: Any) -> None:
-            if not self.slots.acquire(blocking=False):
-                self.shutdown_request(request)
-                return
-            # A client that sends a byte at a time would go on for ever by the socket's own timeout.
-            timer = threading.Timer(2 * CLIENT_TIMEOUT_S, _hang_up, (request,))
-            timer.daemon = True
-            self.timers[request] = timer
-            timer.start()
-            super().process_request(request, client_address)
-
-        def process_request_thread(self, request: Any, client_address: Any) -> None:
-            try:
-                super().process_request_thread(request, client_address)
-            finally:
-                self.timers.pop(request).cancel()
-                self.slots.release()
-
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            pass  # a client that went away
-
-        timers: dict[Any, threading.Timer]
-
-    made = Server(address, Handler)
-    made.timers = {}
-    return made
-
-
-def _hang_up(request: Any) -> None:
-    import contextlib
-    import socket
-
-    with contextlib.suppress(OSError):
-        request.shutdown(socket.SHUT_RDWR)
 
 
 def _serve(address: tuple[str, int], look: Callable[[], list[dict[str, Any]]], every: float) -> None:

@@ -1,1 +1,3 @@
-"""What `senergy doctor` looks at: `facts` looks, `checks` judges what was seen and says how to put it right."""
+"""What `senergy doctor` looks at. `machine` looks; `compute`, `admin` and `login` judge what was seen and say how to put it
+right; `roles` does both.
+"""

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import duckdb
 
 from slurm_energy.ledger.segments import segment_files
-from slurm_energy.ledger.store import Ledger
+from slurm_energy.ledger.store import Ledger, telling_damage
 from slurm_energy.slurm.normalise import quoted
 from slurm_energy.slurm.zone import offset_sql
 
@@ -65,20 +65,8 @@ def make_tables(
     con.execute("CREATE TEMP TABLE unjoined (cluster VARCHAR, day BIGINT)")
     con.execute("CREATE TEMP TABLE wanted_days (cluster VARCHAR, day BIGINT)")
     con.executemany("INSERT INTO wanted_days VALUES (?, ?)", [list(item) for item in affected]) if files else None
-    con.execute(f"""
-        CREATE TEMP TABLE sessions AS
-        WITH read AS (SELECT *, {local_days(site)} AS day FROM {_source(files)})
-        SELECT cluster, node, job_id, restart_count, sluid, session_start, day, max("user") AS "user",
-          max(account) AS account, max("partition") AS "partition", min("start") // 1000000000 AS begin_s,
-          min("start") AS begin_ns, max("end") AS end_ns,
-          max("end") // 1000000000 AS end_s, sum(package_uj)::BIGINT AS package_uj, sum(dram_uj)::BIGINT AS dram_uj,
-          sum(gpu_uj)::BIGINT AS gpu_uj, sum(other_uj)::BIGINT AS other_uj,
-          {", ".join(f"sum({part})::BIGINT AS {name}_real" for name, part in MEASURED_UJ.items())},
-          sum(greatest("end" - "start" - round(gap_s * 1e9)::BIGINT, 0))::BIGINT AS covered_ns,
-          sum(greatest("end" - "start" - round(gpu_gap_s * 1e9)::BIGINT, 0))::BIGINT AS gpu_covered_ns,
-          bool_or(contains(measured, 'package')) AS has_package, bool_or(contains(measured, 'dram')) AS has_dram,
-          bool_or(contains(measured, 'gpu')) AS has_gpu, bool_or(contains(measured, 'node')) AS has_node
-        FROM read SEMI JOIN wanted_days USING (cluster, day) GROUP BY ALL""")
+    with telling_damage(files):
+        _make_sessions(con, site, files)
     con.execute(f"""
         CREATE TEMP TABLE matched AS
         SELECT s.* REPLACE (s.covered_ns + {_edge("s.begin_ns - p.start * 1000000000")}
@@ -104,6 +92,24 @@ def make_tables(
     con.execute("""
         CREATE TEMP TABLE leftover AS
         SELECT * FROM sessions ANTI JOIN matched USING (cluster, node, job_id, restart_count, sluid, session_start, day)""")
+
+
+def _make_sessions(con: duckdb.DuckDBPyConnection, site: ZoneInfo, files: Sequence[Path]) -> None:
+    """`sessions`: what each session used on each of the wanted days."""
+    con.execute(f"""
+        CREATE TEMP TABLE sessions AS
+        WITH read AS (SELECT *, {local_days(site)} AS day FROM {_source(files)})
+        SELECT cluster, node, job_id, restart_count, sluid, session_start, day, max("user") AS "user",
+          max(account) AS account, max("partition") AS "partition", min("start") // 1000000000 AS begin_s,
+          min("start") AS begin_ns, max("end") AS end_ns,
+          max("end") // 1000000000 AS end_s, sum(package_uj)::BIGINT AS package_uj, sum(dram_uj)::BIGINT AS dram_uj,
+          sum(gpu_uj)::BIGINT AS gpu_uj, sum(other_uj)::BIGINT AS other_uj,
+          {", ".join(f"sum({part})::BIGINT AS {name}_real" for name, part in MEASURED_UJ.items())},
+          sum(greatest("end" - "start" - round(gap_s * 1e9)::BIGINT, 0))::BIGINT AS covered_ns,
+          sum(greatest("end" - "start" - round(gpu_gap_s * 1e9)::BIGINT, 0))::BIGINT AS gpu_covered_ns,
+          bool_or(contains(measured, 'package')) AS has_package, bool_or(contains(measured, 'dram')) AS has_dram,
+          bool_or(contains(measured, 'gpu')) AS has_gpu, bool_or(contains(measured, 'node')) AS has_node
+        FROM read SEMI JOIN wanted_days USING (cluster, day) GROUP BY ALL""")
 
 
 def _edge(distance_ns: str) -> str:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from slurm_energy.ledger.measured import OWN_STATES
 from slurm_energy.ledger.schema import NAMES, SCHEMA, SORT_KEY
-from slurm_energy.ledger.store import DayFile, Ledger
+from slurm_energy.ledger.store import DayFile, Ledger, telling_damage
 from slurm_energy.slurm.normalise import quoted
 
 _EPOCH = date(1970, 1, 1)
@@ -38,12 +38,13 @@ def prepare(
     affected: set[tuple[str, int]] = set(also)
     if have:
         con.execute(f'CREATE TEMP TABLE fresh AS SELECT {_NEW_KEY}, "end", elapsed_s FROM parsed')
-        con.execute(f"""
-            CREATE TEMP TABLE old AS
-            SELECT cluster, a, b, start, date, "end", elapsed_s
-            FROM (SELECT {_OLD_KEY}, date, epoch("end")::BIGINT AS "end", elapsed_s
-                  FROM read_parquet({_paths(have)}, hive_partitioning=false))
-            SEMI JOIN fresh {_SAME}""")
+        with telling_damage(file.path for file in have):
+            con.execute(f"""
+                CREATE TEMP TABLE old AS
+                SELECT cluster, a, b, start, date, "end", elapsed_s
+                FROM (SELECT {_OLD_KEY}, date, epoch("end")::BIGINT AS "end", elapsed_s
+                      FROM read_parquet({_paths(have)}, hive_partitioning=false))
+                SEMI JOIN fresh {_SAME}""")
         con.execute(f"""
             CREATE TEMP TABLE later AS
             SELECT cluster, a, b, start
@@ -77,6 +78,13 @@ def combined(
     clusters = sorted({cluster for cluster, _ in chunk})
     first, last = _EPOCH + timedelta(days=chunk[0][1]), _EPOCH + timedelta(days=chunk[-1][1] + 1)
     old = [file for file in ledger.days(clusters, first, last) if (file.cluster, (file.day - _EPOCH).days) in wanted]
+    with telling_damage(file.path for file in old):
+        return _combined(con, new_rows_sql, leftover_sql, old)
+
+
+def _combined(
+    con: duckdb.DuckDBPyConnection, new_rows_sql: str, leftover_sql: str, old: Sequence[DayFile]
+) -> pa.Table:  # fmt: skip
     columns = ", ".join(f'"{name}"' for name in NAMES)
     sql = f"SELECT {columns} FROM ({new_rows_sql})"
     leftover = f"SELECT {columns} FROM ({leftover_sql})"

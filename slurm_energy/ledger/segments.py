@@ -22,7 +22,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from slurm_energy.ledger.store import Ledger, replace, sync_folder
+from slurm_energy.ledger.store import Ledger, LedgerError, damaged, replace, sync_folder
 from slurm_energy.slurm.records import SetAside
 
 KEY = ("cluster", "node", "job_id", "restart_count", "sluid", "session_start", "hour")
@@ -87,7 +87,8 @@ class Taken(NamedTuple):
 def take_in(ledger: Ledger, inbox: Path) -> Taken:
     """Moves what lies in the inbox into the ledger's segments. The caller holds `ledger.writer()`.
 
-    Raises OSError where the inbox can be read but not emptied: its files would be read again each time.
+    Raises OSError where the inbox can be read but not emptied: its files would be read again each time. Raises LedgerError
+    where a day that they belong to is damaged, before anything was moved.
     """
     files = sorted(_files(inbox))
     rows: list[tuple[object, ...]] = []
@@ -188,11 +189,24 @@ def segment_files(ledger: Ledger, cluster: str, days: Sequence[date]) -> list[Pa
     return [path for path in (segment_path(ledger, cluster, day) for day in days) if path.exists()]
 
 
+def _read(path: Path) -> pa.Table | None:
+    """A day's segments, None where there are none yet. Raises LedgerError where they are damaged."""
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        try:
+            return pq.ParquetFile(file).read().cast(SCHEMA)
+        except (pa.ArrowException, ValueError, OSError) as error:
+            raise LedgerError(damaged(path, (str(error).splitlines() or [repr(error)])[0])) from error
+
+
 def _store(ledger: Ledger, rows: Sequence[tuple[object, ...]]) -> set[tuple[str, date]]:
     """Adds segments to their days; the days that changed. Of two with one key the one that saw more counts."""
     by_day: dict[tuple[str, date], list[tuple[object, ...]]] = {}
     for row in rows:
         by_day.setdefault((str(row[0]), date.fromisoformat(str(row[10])[:10])), []).append(row)
+    for key in by_day:  # before any day is written
+        _read(segment_path(ledger, *key))
     changed = set()
     for (cluster, day), new in by_day.items():
         path = segment_path(ledger, cluster, day)
@@ -200,8 +214,8 @@ def _store(ledger: Ledger, rows: Sequence[tuple[object, ...]]) -> set[tuple[str,
         table = pa.table(
             [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
         )
-        if path.exists():
-            table = pa.concat_tables([pq.ParquetFile(path).read(), table])
+        if (before := _read(path)) is not None:
+            table = pa.concat_tables([before, table])
         con = duckdb.connect()
         con.register("segments", table)
         keys = ", ".join(KEY)

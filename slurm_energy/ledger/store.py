@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
-from datetime import date
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, unquote
@@ -79,7 +79,8 @@ class Ledger:
         files = self.days(clusters, start, end)
         if not files:
             raise LedgerError(f"no days in the ledger {self.path}; `senergy aggregate` writes them")
-        return duckdb.connect().read_parquet([str(file.path) for file in files], hive_partitioning=False)
+        with telling_damage([file.path for file in files]):
+            return duckdb.connect().read_parquet([str(file.path) for file in files], hive_partitioning=False)
 
     def arrow(
         self, clusters: Sequence[str] = (), start: date | None = None, end: date | None = None
@@ -87,7 +88,8 @@ class Ledger:
         """The rows as an Arrow table with the schema of slurm_energy.ledger.schema."""
         from slurm_energy.ledger.schema import SCHEMA
 
-        return self.relation(clusters, start, end).to_arrow_table().cast(SCHEMA)
+        with telling_damage([file.path for file in self.days(clusters, start, end)]):
+            return self.relation(clusters, start, end).to_arrow_table().cast(SCHEMA)
 
     def pandas(
         self, clusters: Sequence[str] = (), start: date | None = None, end: date | None = None
@@ -141,6 +143,69 @@ class Ledger:
     def write_state(self, state: dict[str, int]) -> None:
         """Replaces the state; the last step of a run, so that a killed run is done again."""
         replace(self.path / "state.json", msgspec.json.format(msgspec.json.encode(state, order="sorted")) + b"\n")
+
+
+@contextlib.contextmanager
+def telling_damage(files: Iterable[Path]) -> Iterator[None]:
+    """Within it, DuckDB's failure over one of these day files is a LedgerError that names the file and what to do."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.OutOfMemoryException:
+        raise
+    except duckdb.Error as error:
+        if said := damage(files):
+            raise LedgerError(said) from error
+        raise
+
+
+def damage(files: Iterable[Path]) -> str:
+    """The first of these day files that cannot be read, and what to do; '' where all can be. Reads them whole.
+
+    Raises OSError where one may not be read.
+    """
+    for path in files:
+        if why := _unreadable(path):
+            return damaged(path, why)
+    return ""
+
+
+def damaged(path: Path, why: str) -> str:
+    """What to say of a day file that cannot be read. It is kept: who moves it away has the way back."""
+    day = date.fromisoformat(path.stem)
+    away = f"mv {path} {path}.damaged"
+    if path.parent.parent.name == "segments":
+        return (
+            f"{path} is damaged ({why}); it was left as it is. It holds what was measured on {day}: restore it from a backup. "
+            f"Without one, move it away ({away}); the jobs of that day are estimated then"
+        )
+    return (
+        f"{path} is damaged ({why}); it was left as it is. Move it away ({away}) and make the day anew from job records and "
+        f"segments: senergy aggregate -S {day} -E {day + timedelta(days=1)}"
+    )
+
+
+def _unreadable(path: Path) -> str:
+    """Why a day file is none that can be read; '' where it can."""
+    import duckdb
+
+    path.open("rb").close()
+    if path.parent.parent.name == "segments":
+        from slurm_energy.ledger.segments import SCHEMA
+    else:
+        from slurm_energy.ledger.schema import SCHEMA
+    columns = ", ".join(f'"{name}"' for name in SCHEMA.names)
+    source = str(path).replace("'", "''")
+    try:
+        duckdb.connect().execute(
+            f"SELECT bit_xor(hash({columns})) FROM read_parquet('{source}', hive_partitioning=false)"
+        ).fetchall()
+    except duckdb.OutOfMemoryException:
+        raise
+    except duckdb.Error as error:
+        return str(error).splitlines()[0]
+    return ""
 
 
 def replace(path: Path, content: bytes) -> bool:

@@ -6,15 +6,16 @@ session without a record, or to idle. The ledger holds kWh as 64-bit floats, hen
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
+from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import duckdb
 
 from slurm_energy.ledger.measured import MEASURED_UJ, UJ_PER_KWH, local_days
-from slurm_energy.ledger.store import Ledger
+from slurm_energy.ledger.store import Ledger, telling_damage
 from slurm_energy.slurm.normalise import quoted
 
 TOLERANCE = 1e-9
@@ -46,10 +47,18 @@ class Day(NamedTuple):
 
 
 def verify(ledger: Ledger, site: ZoneInfo) -> Iterator[Day]:
-    """Every day of which there are segments, or measured rows, in order. Modelled energy (estimates) is left out."""
+    """Every day of which there are segments, or measured rows, in order. Modelled energy (estimates) is left out.
+
+    Raises LedgerError where a day's file is damaged.
+    """
+    segments = sorted((ledger.path / "segments").glob("cluster=*/????-??-??.parquet"))
+    with telling_damage([*segments, *(file.path for file in ledger.days())]):
+        yield from _days(ledger, site, segments)
+
+
+def _days(ledger: Ledger, site: ZoneInfo, segments: Sequence[Path]) -> Iterator[Day]:
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
-    segments = sorted((ledger.path / "segments").glob("cluster=*/????-??-??.parquet"))
     by_day: dict[tuple[str, int], dict[str, int]] = {}
     if segments:
         files = ", ".join(quoted(str(path)) for path in segments)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import duckdb
 
-from slurm_energy.ledger.store import Ledger
+from slurm_energy.ledger.store import Ledger, damage
 from slurm_energy.report.errors import ReportError
 from slurm_energy.slurm import states
 
@@ -72,11 +72,8 @@ def open_rows(
             f"CREATE TEMP TABLE stored AS SELECT {columns} FROM read_parquet([{paths}], hive_partitioning=false){where}"
         )
     except duckdb.Error as error:
-        said = str(error).splitlines()[0]
-        raise ReportError(
-            f"the ledger {ledger.path} cannot be read ({said}); "
-            "a damaged day comes back by removing its file and `senergy aggregate -S DAY`"
-        ) from error
+        said = f"the ledger {ledger.path} cannot be read ({str(error).splitlines()[0]})"
+        raise ReportError(damage(file.path for file in files) or said) from error
     con.execute(f"CREATE TEMP VIEW priced AS {_priced(con, profile) if profile else _AS_STORED}")
     con.execute(_CONTINUED)
     con.execute(

@@ -1,4 +1,4 @@
-"""The nodes of a running Slurm, by sinfo: their names and where they are reached."""
+"""The nodes of a running Slurm, by sinfo: their names, where they are reached, and their state."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ from typing import NamedTuple
 from slurm_energy.slurm.errors import SourceError
 from slurm_energy.slurm.sacct import ask
 
-FORMAT = "%N|%o|%n"
-"""NodeName, NodeAddr, NodeHostName; none of the three can hold a `|`."""
+FORMAT = "%N|%o|%n|%T"
+"""NodeName, NodeAddr, NodeHostName, state; none of them can hold a `|`."""
 
 
 class Node(NamedTuple):
-    """A node: its name in Slurm, the address that Slurm reaches it at, and its host name. cluster: '' for Slurm's own."""
+    """A node: its name in Slurm, the address that Slurm reaches it at, and its host name. cluster: '' for Slurm's own.
+
+    state: as `sinfo -o %T` writes it, `idle`, with the one mark that says most of it behind: `idle~` is powered down, `%`
+    on the way down, `#` on the way up, `!` to be powered down once its jobs have ended, `*` does not respond, `$` in
+    maintenance, `@` and `^` about to reboot and rebooting, `-` planned for a job.
+    """
 
     name: str
     address: str
     hostname: str
     cluster: str = ""
+    state: str = ""
 
 
 def parse_sinfo(text: str) -> list[Node]:
@@ -35,10 +41,10 @@ def parse_sinfo(text: str) -> list[Node]:
         if not line.strip():
             continue
         fields = [field.strip() for field in line.split("|")]
-        if len(fields) != 3 or not fields[0]:
-            raise SourceError(f"sinfo: {line!r}: expected node|address|host name; is this Slurm's own sinfo?")
-        name, address, hostname = fields
-        nodes.setdefault((cluster, name), Node(name, address or name, hostname or name, cluster))
+        if len(fields) != 4 or not fields[0]:
+            raise SourceError(f"sinfo: {line!r}: expected node|address|host name|state; is this Slurm's own sinfo?")
+        name, address, hostname, state = fields
+        nodes.setdefault((cluster, name), Node(name, address or name, hostname or name, cluster, state.lower()))
     return [nodes[key] for key in sorted(nodes)]
 
 

@@ -11,11 +11,11 @@ from slurm_energy.web.history import History
 from slurm_energy.web.live import Live
 from slurm_energy.web.server import Request, Response
 
+SCRIPTS = ("app", "ask", "charts", "ledger", "live", "numbers", "page")
 _STATIC = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
-    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
-    "/charts.js": ("charts.js", "text/javascript; charset=utf-8"),
+    **{f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8") for name in SCRIPTS},
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 JSON = "application/json"

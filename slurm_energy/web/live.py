@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slurm_energy.agent.client import AgentError, read_snapshot
+from slurm_energy.agent.freshness import age_s, is_old
 from slurm_energy.agent.snapshot import DOMAINS
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 KEEP_S = 1.0
 """An answer is used again for so long: many pages cost the agent no more than one."""
-STUCK_S = 30.0
 
 
 class Live:
@@ -47,24 +47,43 @@ class Live:
 
 
 def _node(snapshot: Snapshot) -> dict[str, Any]:
-    parts = [*snapshot.jobs, snapshot.idle]
-    watts = {domain: sum(part.watts.get(domain, 0.0) for part in parts) for domain in DOMAINS}
-    age = time.time() - snapshot.wall_ns / 1e9
-    problems = list(snapshot.problems)
-    if age > max(STUCK_S, 3 * snapshot.period_s):
-        problems.insert(0, f"the agent has not looked at its counters for {age:,.0f} s: these watts are old")
-    return {
+    """A node; without its watts and jobs where they are not of now."""
+    now = time.time()
+    live = not is_old(snapshot, now)
+    found: dict[str, Any] = {
         "node": snapshot.node,
         "cluster": snapshot.cluster,
         "at": snapshot.wall_ns / 1e9,
-        "watts": sum(watts.values()),
-        "domains": watts,
-        "idle_watts": sum(snapshot.idle.watts.values()),
+        "live": live,
+        "watts": None,
+        "domains": {},
+        "idle_watts": None,
         "estimated": bool(snapshot.counters) and all(counter.estimated for counter in snapshot.counters),
         "gpus": sum(counter.domain == "gpu" for counter in snapshot.counters),
-        "jobs": sorted((_job(job, snapshot.wall_ns / 1e9) for job in snapshot.jobs), key=lambda one: -one["watts"]),
-        "problems": problems,
+        "jobs": [],
+        "problems": [*([] if live else [_why_old(age_s(snapshot, now))]), *snapshot.problems],
     }
+    if live:
+        parts = [*snapshot.jobs, snapshot.idle]
+        watts = {domain: sum(part.watts.get(domain, 0.0) for part in parts) for domain in DOMAINS}
+        jobs = sorted((_job(job, snapshot.wall_ns / 1e9) for job in snapshot.jobs), key=lambda one: -one["watts"])
+        found |= {
+            "watts": sum(watts.values()), "domains": watts, "idle_watts": sum(snapshot.idle.watts.values()), "jobs": jobs,
+        }  # fmt: skip
+    return found
+
+
+def _why_old(age: float) -> str:
+    """What is wrong with an agent whose watts are not shown, and what to do."""
+    restart = "systemctl restart slurm-energy-agent (no energy is lost by that)"
+    if age < 0:
+        seen, first = (
+            f"looked at its counters last at a time that is {-age:,.0f} s ahead of this clock",
+            "timedatectl; ",
+        )
+    else:
+        seen, first = f"has not looked at its counters for {age:,.0f} s", ""
+    return f"the agent {seen}, so its watts are not shown: {first}{restart}; journalctl -u slurm-energy-agent says more"
 
 
 def _job(job: JobView, now: float) -> dict[str, Any]:

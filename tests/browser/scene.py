@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import random
+import socket
 import struct
 import subprocess
 import sys
@@ -15,8 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from sim.law import Constant, Law, Sine
 from sim.sysfs import SimNode
+
+from slurm_energy.agent.snapshot import DOMAINS, CounterView, JobView, Snapshot
 
 SENERGY = Path(sys.executable).with_name("senergy")
 SIM = Path(__file__).parents[1] / "sim"
@@ -163,6 +168,57 @@ class Node:
             self.agent.wait(20)
         self._log.close()
         self.sysfs.close()
+
+
+class Told:
+    """An agent's socket that says what the test wants: so many jobs whose watts change at each look.
+
+    ahead_s: how far its clock is before ours; stopped_ns: when it looked last, if it looks no more.
+    """
+
+    def __init__(self, path: Path, jobs: int) -> None:
+        self.path, self.jobs, self.ahead_s, self.period_s = path, jobs, 0.0, 1.0
+        self.stopped_ns: int | None = None
+        self._door = socket.socket(socket.AF_UNIX)
+        self._door.bind(str(path))
+        self._door.listen(64)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._door.accept()
+            except OSError:
+                return
+            with client, contextlib.suppress(OSError):
+                client.sendall(msgspec.json.encode(self._snapshot()))
+
+    def _snapshot(self) -> Snapshot:
+        wall_ns = self.stopped_ns or time.time_ns() + round(self.ahead_s * 1e9)
+        counters = [CounterView("rapl:package-0", "package", "", "", False, 80.0, 1.0, 0, "")]
+        jobs = [_job(number, wall_ns) for number in range(1, self.jobs + 1)]
+        return Snapshot(
+            version="1", cluster="alpha", node="told1", boot_id="b", wall_ns=wall_ns, hour="", started_ns=0, ticks=1,
+            period_s=self.period_s, counters=counters, refused=[], jobs=jobs, idle=_job(0, wall_ns), outbox_fill=0.0,
+            pending_segments=0, bad_hook_files=0, set_aside=0, clock_jumps=0, problems=[],
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Ends it."""
+        self._door.shutdown(socket.SHUT_RDWR)  # wakes the thread
+        self._door.close()
+        self._thread.join(5)
+        self.path.unlink()
+
+
+def _job(number: int, wall_ns: int) -> JobView:
+    nothing = dict.fromkeys(DOMAINS, 0.0)
+    watts = 20 + number + 9 * math.sin(wall_ns / 2e9 + number)
+    return JobView(
+        number, 0, None, 1_700_000_000, f"user{number % 5}", 1000, "lisa", "gpu", "hook", 4, [], 1.0,
+        {**nothing, "package": watts}, {**nothing, "package": 1e6},
+    )  # fmt: skip
 
 
 def _law(name: str) -> Law:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from chromium import Browser
-from scene import HOSTILE, Node, Web, make_ledger, plain, png_size
+from scene import HOSTILE, Node, Told, Web, make_ledger, plain, png_size
 
 from slurm_energy.ledger.store import Ledger
 from slurm_energy.report.groups import group_report
@@ -239,3 +239,124 @@ def test_a_page_that_lost_its_server_says_so_and_shows_no_old_watts(browser: Bro
     web.close()
     browser.wait("document.querySelector('#status').textContent === 'not connected'")
     assert browser.run("document.querySelectorAll('#nodes .watts').length") == 0
+
+
+# While a person is at it.
+
+WATTS = "document.querySelector('#nodes .watts').innerText"
+STATUS = "document.querySelector('#status').textContent"
+LIVE = f"!!document.querySelector('.area') && /\\d W$/.test({WATTS})"
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Iterator[Told]:
+    agent = Told(tmp_path / "told.sock", 20)
+    yield agent
+    agent.close()
+
+
+@pytest.fixture
+def busy(browser: Browser, told: Told, tmp_path: Path) -> Iterator[Browser]:
+    """A page with more jobs than it shows at once."""
+    web = Web("--socket", told.path, "--ledger", tmp_path / "none")
+    try:
+        browser.failures.clear()
+        browser.look(1200, 1500)
+        browser.open(web.address)
+        browser.wait(f"{LIVE} && !!document.querySelector('[data-toggle]')")
+        yield browser
+    finally:
+        web.close()
+    assert [one for one in browser.failures if "ERR_CONNECTION" not in one] == []
+
+
+def looks(browser: Browser) -> None:
+    """Waits until the page has shown other watts more than once."""
+    for _ in range(2):
+        before = browser.run(WATTS)
+        browser.wait(f"{WATTS} !== {plain(before)}", 10)
+
+
+def test_the_keyboard_stays_where_it_is(busy: Browser) -> None:
+    busy.run("window.held = document.querySelector('[data-toggle]'); held.focus()")
+    looks(busy)
+    assert busy.run("document.activeElement === held && held.isConnected")
+    for kind in ("keyDown", "keyUp"):
+        busy.call("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13, text="\r")
+    busy.wait("document.querySelectorAll('.jobs tbody tr').length === 20")
+    assert busy.run("document.activeElement === held && held.getAttribute('aria-expanded')") == "true"
+    looks(busy)
+    assert busy.run("document.activeElement === held && held.textContent") == "Fewer jobs"
+
+
+def test_rows_follow_their_jobs_and_stay_the_same_rows(busy: Browser, told: Told) -> None:
+    first = "[...document.querySelectorAll('.jobs tbody tr')].map(one => one.dataset.key.split('/')[0])"
+    busy.run("document.querySelector('[data-toggle]').click()")
+    busy.run(
+        "window.rows = new Map([...document.querySelectorAll('.jobs tbody tr')].map(one => [one.dataset.key, one]))"
+    )
+    before = busy.run(first)
+    busy.wait(f"{first}.join() !== {plain(','.join(before))}", 20)  # another job draws the most
+    assert sorted(busy.run(first)) == sorted(before)
+    assert busy.run("[...document.querySelectorAll('.jobs tbody tr')].every(one => rows.get(one.dataset.key) === one)")
+    power = "[...document.querySelectorAll('.jobs td[data-label=Power]')].map(one => parseFloat(one.innerText))"
+    shown = busy.run(power)
+    assert shown == sorted(shown, reverse=True)
+    told.jobs = 3
+    busy.wait("document.querySelectorAll('.jobs tbody tr').length === 3 && !document.querySelector('[data-toggle]')")
+
+
+@pytest.mark.parametrize("what", ["#nodes h3", "#nodes .jobs tbody tr:nth-child(2)", "#nodes .legend"])
+def test_text_that_is_selected_can_be_copied_while_the_rest_goes_on(busy: Browser, what: str) -> None:
+    busy.run(f"getSelection().selectAllChildren(document.querySelector({plain(what)}))")
+    text = busy.run("getSelection().toString()")
+    assert text
+    looks(busy)
+    assert busy.run("getSelection().toString()") == text
+    assert busy.run(f"document.querySelector({plain(what)}).closest('[data-part]').className") == "waits"
+    busy.wait(f"{STATUS} === 'live, every 2 s; what is selected waits'")
+    inner = f"document.querySelector({plain(what)}).innerText"
+    busy.run("getSelection().removeAllRanges()")
+    busy.wait(f"{STATUS} === 'live, every 2 s' && !document.querySelector('.waits')")
+    if what != "#nodes h3":
+        busy.wait(f"{inner} !== {plain(busy.run(inner))}", 10)
+
+
+def test_selected_watts_do_not_outlive_their_agent(busy: Browser, told: Told) -> None:
+    busy.run("getSelection().selectAllChildren(document.querySelector('#nodes'))")
+    told.stopped_ns = time.time_ns() - 10**10
+    busy.wait(f"{WATTS} === 'no live watts'")
+    assert busy.run("document.querySelectorAll('#nodes .chart, #nodes .jobs, #nodes .legend').length") == 0
+
+
+@pytest.mark.parametrize("ago_s", [9, 29, -3600])
+def test_an_agent_that_is_stuck_shows_no_watts_and_what_to_do(busy: Browser, told: Told, ago_s: int) -> None:
+    told.stopped_ns = time.time_ns() - ago_s * 10**9
+    busy.wait(f"{STATUS} === 'no live agent'")
+    assert busy.run("document.querySelector('#status').className") == "status off"
+    assert busy.run(WATTS) == "no live watts"
+    assert busy.run("document.querySelectorAll('#nodes .chart, #nodes .jobs, #nodes .legend').length") == 0
+    assert "systemctl restart slurm-energy-agent" in busy.run("document.querySelector('.problem').innerText")
+    told.stopped_ns = None
+    busy.wait(f"{STATUS} === 'live, every 2 s' && {LIVE}")
+
+
+def test_the_charts_go_on_when_the_clock_is_set_back(busy: Browser, told: Told) -> None:
+    told.period_s = 10
+    looks(busy)
+    told.ahead_s = -30  # less than makes an agent with this period stuck
+    looks(busy)
+    sparks = "[...document.querySelectorAll('.spark path')].map(one => one.getAttribute('d')).join()"
+    for drawn in (PATHS, sparks):
+        before = busy.run(drawn)
+        busy.wait(f"({drawn}) !== {plain(before)}", 10)
+        assert "NaN" not in busy.run(drawn)
+
+
+def test_a_ledger_without_news_is_not_made_anew(shown: Browser) -> None:
+    shown.run(
+        "window.row = document.querySelector('#projects tbody tr'); window.bar = document.querySelector('.month')"
+    )
+    shown.run("bar.focus()")
+    shown.run("import('./ledger.js').then((ledger) => ledger.refreshLedger())")
+    assert shown.run("row.isConnected && bar.isConnected && document.activeElement === bar")

@@ -42,6 +42,15 @@ def source(folder: Path) -> Path:
     return folder
 
 
+def wheel(folder: Path, made: Path) -> Path:
+    """The wheel of a source folder, as an admin has it who builds it once."""
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", made, folder]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (found,) = made.glob("*.whl")
+    return found
+
+
 def play(
     folder: Path,
     playbook: Path,
@@ -63,7 +72,7 @@ def play(
         "ANSIBLE_CONNECTION_PLUGINS": str(Path(__file__).parent / "connection_plugins"),
         "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default", "ANSIBLE_NOCOLOR": "1", "ANSIBLE_PIPELINING": "1",
         "ANSIBLE_HOME": str(folder / "home"), "ANSIBLE_LOCAL_TEMP": str(folder / "tmp"),
-        "ANSIBLE_DEPRECATION_WARNINGS": "1", "LC_ALL": "C.UTF-8",
+        "ANSIBLE_DEPRECATION_WARNINGS": "1", "ANSIBLE_LOG_PATH": str(folder / "ansible.log"), "LC_ALL": "C.UTF-8",
     }  # fmt: skip
     done = subprocess.run(
         [program, "-i", "hosts.json", "-e", "@variables.json", "--diff", *options, playbook],

@@ -48,9 +48,11 @@ class World:
         self.ports = {name: free_port() for name in (*COMPUTE, ADMIN)}
         self.played: dict[str, Played] = {}
         self.jobs: dict[str, str] = {}
+        self.came: set[str] = set()
         self.before: dict[str, Any] = {}
         self.after: dict[str, Any] = {}
         self.source = ansible_run.source(folder / "source")
+        self.wheel = ansible_run.wheel(self.source, folder / "wheel")
 
     def play(self, label: str, *options: str, **variables: Any) -> Played:
         """A run of deploy/ansible/site.yml, as an admin's command has it."""
@@ -73,10 +75,10 @@ class World:
         }
         inventory = {name: {"hosts": found} for name, found in groups.items()}
         given = {
-            "slurm_energy_source": str(self.source), "slurm_energy_inbox": INBOX, "slurm_energy_ledger": LEDGER,
+            "slurm_energy_source": str(self.wheel), "slurm_energy_inbox": INBOX, "slurm_energy_ledger": LEDGER,
             "slurm_energy_uid": 981, "slurm_energy_gid": 981, "slurm_energy_readers": ["emma"],
             "slurm_energy_site": {"cluster": "alpha", "timezone": "UTC"},
-            "slurm_energy_factors": {"pue": 1.21, "country": "DE"},
+            "slurm_energy_factors": {"pue": 1.21, "country": "DE"}, "slurm_energy_sd": True,
             "slurm_energy_agent": {
                 "cpus": CPUS, "mem_bytes": slurm_hosts.MEMORY_MB << 20, "checkpoint_s": 2.0, "flush_s": 2.0,
             },
@@ -118,6 +120,7 @@ class World:
         self.before = {label: self.job(label, "n1") for label in ("early", "late")} | {"agent": self.pids("n1")}
         version = self.source / "slurm_energy/version.py"
         version.write_text(f'"""A newer one."""\n\n__version__ = "{NEW}"\n')
+        self.wheel = ansible_run.wheel(self.source, self.folder / "newer-wheel")
         self.play("upgrade")
         until("the new agent", lambda: self.top("n1").get("version") == NEW)
         self.after = {label: self.job(label, "n1") for label in ("early", "late")} | {"agent": self.pids("n1")}
@@ -141,10 +144,10 @@ class World:
         return mine <= {one["job_id"] for one in self.segments(name) if one["final"]}
 
     def segments(self, name: str) -> list[dict[str, Any]]:
-        """What has come to the inbox from a node, each segment once."""
-        files = (self.site.shared / "slurm-energy/inbox").rglob("*.jsonl")
-        lines = {line for file in files for line in file.read_text().splitlines()}
-        return [one for one in map(json.loads, lines) if one["node"] == name]
+        """What has come to the inbox from a node, each segment once; also what the nightly run has taken since."""
+        for file in (self.site.shared / "slurm-energy/inbox").rglob("*.jsonl"):
+            self.came.update(file.read_text().splitlines())
+        return [one for one in map(json.loads, self.came) if one["node"] == name]
 
 
 @pytest.fixture(scope="module")
@@ -243,13 +246,24 @@ def test_the_nightly_run_is_due_and_makes_a_ledger_that_people_can_read(world: W
     site.admin.run("systemctl", "start", "slurm-energy-aggregate")
     shown = site.admin.shown("slurm-energy-aggregate.service", "Result", "ExecMainStatus", "User")
     assert shown == {"Result": "success", "ExecMainStatus": "0", "User": "slurm-energy"}
-    report = ("senergy", "report", "--by", "job", "--json")
-    rows = json.loads(site.login.run(*report, user="emma").stdout)["groups"]
-    assert {row["key"] for row in rows} >= set(world.jobs.values())
+    report = ("senergy", "report", "--by", "user", "--json")
+    (row,) = json.loads(site.login.run(*report, user="emma").stdout)["rows"]
+    assert (row["user"], row["jobs"]) == ("emma", len(world.jobs))
+    assert 0.8 < row["provenance"]["measured"] < 1.0  # one of them ran before anything measured
     site.login.run("useradd", "bob")
     refused = site.login.run(*report, user="bob", check=False)
     assert refused.returncode == 2
     assert LEDGER in refused.stderr
+
+
+def test_prometheus_finds_the_nodes_that_slurm_has(world: World) -> None:
+    admin = world.site.admin
+    assert admin.shown("slurm-energy-sd.timer", "ActiveState") == {"ActiveState": "active"}
+    admin.run("systemctl", "start", "slurm-energy-sd")
+    groups = json.loads(admin.run("cat", "/var/lib/slurm-energy-sd/nodes.json", user="nobody").stdout)
+    assert {(group["labels"]["cluster"], group["labels"]["node"]) for group in groups} == {
+        ("alpha", name) for name in COMPUTE
+    }
 
 
 @pytest.mark.parametrize(
@@ -302,9 +316,10 @@ def test_what_a_node_used_from_the_first_second_to_the_last_has_come_to_the_inbo
 
 def test_the_ledger_holds_what_came(world: World) -> None:
     site = world.site
+    assert all(world.segments(name) for name in COMPUTE)  # looked at before they are taken
     site.admin.run("systemctl", "start", "slurm-energy-aggregate")
     said = site.admin.run("senergy", "ledger", "verify", "--json", user="slurm-energy")
-    days = json.loads(said.stdout)["days"]
+    days = json.loads(said.stdout)
     sent = sum(sum(one["uj"].values()) for name in COMPUTE for one in world.segments(name))
     assert sum(day["segments_uj"] for day in days) == sent
     assert all(day["holds"] for day in days)

@@ -344,6 +344,24 @@ def test_a_reboot_closes_the_jobs_and_makes_up_nothing(node: Node) -> None:
     assert any("earlier boot" in text for text in node.agent.problems)
 
 
+def test_an_agent_that_is_taken_out_leaves_nothing_open_and_the_next_one_begins_anew(node: Node) -> None:
+    folder = begin(node)
+    node.advance(60, 100, {folder: 2})
+    node.agent.stop()
+    node.move(5, 100, {folder: 2})
+    node.start().finish()
+    assert node.total() == add_up(node.shipped())
+    assert closed(node) == ["taken out"]
+    assert node.counters[0].uj == node.total()["package"]
+    node.agent.finish()
+    taken_out = node.total()["package"]
+    node.move(3600, 100, {folder: 2})  # nobody measures
+    node.start()
+    node.advance(10, 100, {folder: 2})
+    assert node.total()["package"] - taken_out == 1_000_000_000
+    assert list(node.agent.problems) == []
+
+
 def test_a_restart_without_anything_new_cuts_nothing_and_counts_nothing_twice(node: Node) -> None:
     folder = begin(node)
     node.advance(60, 100, {folder: 2})

@@ -659,6 +659,154 @@ def test_the_ledger_is_where_the_environment_says(tmp_path: Path, variable: str)
     assert quick(tmp_path, "report", "-P", **named) == quick(tmp_path, "report", "-P", "--ledger", "there") != ""
 
 
+# What is no usage and no site's matter.
+
+
+def broken(home: Path, place: str, error: str, *arguments: str) -> Done[str]:
+    """Runs the command with a function of ours that raises this."""
+    module, name = place.rsplit(".", 1)
+    code = (
+        f"import sys, {module} as module\n"
+        f"def broken(*_, **__): raise {error}\n"
+        f"module.{name} = broken\n"
+        "from slurm_energy.cli import main\nsys.exit(main(sys.argv[1:]))"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=surroundings(home), cwd=home, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+
+
+FAULTS = {
+    "aggregate": ("slurm_energy.cli.aggregate_run.run", "aggregate", "--quiet"),
+    "report": ("slurm_energy.report.selection.open_rows", "report"),
+    "sd": ("slurm_energy.slurm.nodes.read_nodes", "sd"),
+    "doctor": ("slurm_energy.config.load_config", "doctor"),
+    "agent": ("slurm_energy.agent.command.run", "agent", "--node", "n1"),
+    "ship": ("slurm_energy.cli.ship.ship_once", "ship", "--once", "--inbox", ".", "--node", "n1", "--cluster", "a"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(FAULTS))
+@pytest.mark.parametrize(
+    "error", ["KeyError('x')", "ValueError('a \\x1b[31mname')", "RecursionError()", "EOFError('short')"]
+)
+def test_a_fault_of_the_program_ends_with_70_and_says_where_to_report_it(tmp_path: Path, name: str, error: str) -> None:
+    place, *arguments = FAULTS[name]
+    done = broken(tmp_path, place, error, *arguments)
+    assert done.returncode == 70  # 1 would be success to the nightly unit
+    first, *rest = done.stderr.replace("\nAborted!\n", "").splitlines()
+    assert first.startswith("senergy: a fault of the program, not of yours")
+    for word in ("nothing is half written", "report it", "issues", slurm_energy.__version__):
+        assert word in first
+    assert rest[0].startswith("Traceback")
+    assert rest[-1].startswith(error.partition("(")[0])
+    assert "\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["aggregate", "ship"])
+def test_ctrl_c_ends_with_130_and_no_traceback(tmp_path: Path, name: str) -> None:
+    place, *arguments = FAULTS[name]
+    done = broken(tmp_path, place, "KeyboardInterrupt()", *arguments)
+    assert (done.returncode, done.stderr) == (130, "senergy: interrupted; nothing is half written, run it again\n")
+
+
+def test_a_module_that_is_not_installed_is_no_fault(tmp_path: Path) -> None:
+    place, *arguments = FAULTS["aggregate"]
+    done = broken(tmp_path, place, "ModuleNotFoundError('no', name='pyarrow')", *arguments)
+    assert done.returncode == 2
+    assert "the module pyarrow is not installed" in done.stderr
+    done = broken(tmp_path, place, "ModuleNotFoundError('no', name='slurm_energy.x')", *arguments)
+    assert done.returncode == 70
+
+
+def test_a_full_disk_of_the_database_is_no_fault(tmp_path: Path) -> None:
+    place, *arguments = FAULTS["aggregate"]
+    done = broken(tmp_path, place, "__import__('duckdb').IOException('IO Error: no space left')", *arguments)
+    assert (done.returncode, done.stderr) == (2, "senergy: IO Error: no space left\n")
+
+
+# A day of the ledger that is damaged.
+
+DAMAGE = {
+    "nothing": lambda whole: b"",
+    "garbage": lambda whole: bytes(range(256)) * 20,
+    "cut short": lambda whole: whole[:-300],
+    "its end": lambda whole: whole[:-8] + b"\\0\\1\\0\\0PAR1",
+    "its rows": lambda whole: whole[:40] + bytes(len(whole[40:400])) + whole[400:],
+    "another table": lambda whole: other_table(),
+}
+
+
+def other_table() -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"a": [1, 2]}), buffer)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def damaged(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[Path, bytes]:
+    """A ledger of two days, of which the first is damaged; the file, and what was in it."""
+    save(tmp_path / "jobs.txt", [row(), row(JobID="8", Start=NOON + DAY)])
+    quick(tmp_path, "aggregate", "--from", "jobs.txt", "--ledger", "ledger")
+    (file,) = (tmp_path / "ledger").rglob("2026-11-24.parquet")
+    whole = file.read_bytes()
+    file.write_bytes(DAMAGE[request.param](whole))
+    return file, whole
+
+
+@pytest.mark.parametrize("damaged", DAMAGE, indirect=True)
+def test_a_damaged_day_is_named_kept_and_made_anew_as_it_is_said(tmp_path: Path, damaged: tuple[Path, bytes]) -> None:
+    file, whole = damaged
+    now = file.read_bytes()
+    (other,) = (tmp_path / "ledger").rglob("2026-11-25.parquet")
+    before = other.read_bytes()
+    rest = ("--ledger", "ledger")
+    for arguments in (("report",), ("report", "-p", "lisa"), ("aggregate", "--from", "jobs.txt")):
+        done = inside(tmp_path, *arguments, *rest)
+        assert (done.returncode, done.stdout) == (2, ""), arguments
+        assert done.stderr.count("\n") == 1
+        assert f"{file.relative_to(tmp_path)} is damaged" in done.stderr
+        assert "senergy aggregate -S 2026-11-24 -E 2026-11-25" in done.stderr
+        assert (file.read_bytes(), other.read_bytes()) == (now, before)
+    kept = file.rename(f"{file}.damaged")
+    quick(tmp_path, "aggregate", "--from", "jobs.txt", "-S", "2026-11-24", "-E", "2026-11-25", *rest)
+    assert (file.read_bytes(), other.read_bytes(), kept.read_bytes()) == (whole, before, now)
+
+
+@pytest.mark.parametrize("damaged", ["garbage"], indirect=True)
+def test_a_damaged_day_is_told_to_python_too(tmp_path: Path, damaged: tuple[Path, bytes]) -> None:
+    for read in (open_ledger(tmp_path / "ledger").pandas, open_ledger(tmp_path / "ledger").relation):
+        with pytest.raises(LedgerError, match=r"2026-11-24\.parquet is damaged"):
+            read()
+
+
+@pytest.mark.parametrize("name", ["garbage", "its end", "its rows"])
+def test_a_damaged_day_of_segments_is_named_and_nothing_leaves_the_inbox(tmp_path: Path, name: str) -> None:
+    from test_segments import segment
+
+    jobs, inbox = save(tmp_path / "jobs.txt", [row()]), tmp_path / "inbox"
+    inbox.mkdir()
+    line = json.dumps(segment(cluster=row()["Cluster"])) + "\n"
+    (inbox / "a.jsonl").write_text(line)
+    arguments = ("aggregate", "--ledger", "ledger", "--inbox", "inbox", "--from", jobs)
+    assert inside(tmp_path, *arguments).returncode == 0
+    (file,) = (tmp_path / "ledger/segments").rglob("*.parquet")
+    file.write_bytes(now := DAMAGE[name](file.read_bytes()))
+    (inbox / "b.jsonl").write_text(line)
+    for more in (arguments, ("ledger", "verify", "--ledger", "ledger")):
+        done = inside(tmp_path, *more)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"{file.relative_to(tmp_path)} is damaged" in done.stderr
+        assert "restore it from a backup" in done.stderr
+    assert (file.read_bytes(), (inbox / "b.jsonl").read_text()) == (now, line)
+    (inbox / "b.jsonl").unlink()
+    assert "is damaged" in inside(tmp_path, *arguments).stderr
+
+
 # Pipes.
 
 

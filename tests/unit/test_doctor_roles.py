@@ -15,9 +15,13 @@ from typer.testing import CliRunner
 
 from slurm_energy.agent.options import AgentOptions
 from slurm_energy.config import Config, parse_config
-from slurm_energy.doctor import checks, facts
-from slurm_energy.doctor.checks import Agent, Hooks, Jobs, Person, Place, Unit
-from slurm_energy.doctor.facts import Machine
+from slurm_energy.doctor import admin, common, compute, login, roles
+from slurm_energy.doctor import machine as looking
+from slurm_energy.doctor.admin import Jobs
+from slurm_energy.doctor.common import Person, Place, Unit
+from slurm_energy.doctor.compute import Agent, Hooks
+from slurm_energy.doctor.machine import Machine
+from slurm_energy.ledger.store import Ledger
 
 SERVICE = Person("slurm-energy", 981, (981,))
 ROOT = Person("root", 0, (0,))
@@ -43,14 +47,14 @@ AWAY = Place("/away", error="no such file or directory")
     ],
 )
 def test_modes_are_read_as_the_kernel_reads_them(who, place, want, may):
-    assert checks.may(who, place, want) is may
+    assert common.may(who, place, want) is may
 
 
 # Compute nodes
 
 
 def test_an_agent_that_answers_is_well():
-    (found,) = checks.agent(Agent("", "1", 0.4, 1.0, 312.4, 3, 5, 0.0, ()), "/run/s", "1")
+    (found,) = compute.agent(Agent("", "1", 0.4, 1.0, 312.4, 3, 5, 0.0, ()), "/run/s", "1")
     assert (found.ok, found.remedy) == (True, "")
     assert "3 jobs, 312 W, 5 counters" in found.detail
 
@@ -67,13 +71,13 @@ def test_an_agent_that_answers_is_well():
     ],
 )
 def test_an_agent_that_is_not_well(seen, what, ok, words):
-    found = {one.what: one for one in checks.agent(seen, "/run/s", "1")}
+    found = {one.what: one for one in compute.agent(seen, "/run/s", "1")}
     assert found[what].ok is ok
     assert words in found[what].remedy
 
 
 def test_an_agent_with_a_long_period_is_not_taken_for_stuck():
-    assert checks.agent(Agent("", "1", 40.0, 10.0, 1, 1, 1), "/run/s", "1")[0].ok
+    assert compute.agent(Agent("", "1", 40.0, 10.0, 1, 1, 1), "/run/s", "1")[0].ok
 
 
 @pytest.mark.parametrize(
@@ -89,7 +93,7 @@ def test_an_agent_with_a_long_period_is_not_taken_for_stuck():
     ],
 )
 def test_the_hook_folder(place, waiting, oldest, ok):
-    found = checks.hook_folder(place, waiting, oldest)
+    found = compute.hook_folder(place, waiting, oldest)
     assert found.ok is ok
     assert bool(found.remedy) is not ok
 
@@ -105,7 +109,7 @@ def test_the_hook_folder(place, waiting, oldest, ok):
     ],
 )
 def test_the_hooks(seen, ok, words):
-    found = checks.hooks("Prolog", seen)
+    found = compute.hooks("Prolog", seen)
     assert found.ok is ok
     assert words in found.remedy
 
@@ -114,7 +118,7 @@ def test_the_hooks(seen, ok, words):
     ("flags", "ok"), [("Alloc,Contain", True), ("Contain", True), ("Serial", False), ("", False), (None, None)]
 )
 def test_the_prolog_s_flags(flags, ok):
-    assert checks.prolog_flags(flags).ok is ok
+    assert compute.prolog_flags(flags).ok is ok
 
 
 @pytest.mark.parametrize(
@@ -129,7 +133,7 @@ def test_the_prolog_s_flags(flags, ok):
     ],
 )
 def test_a_unit(seen, needed, ok, words):
-    found = checks.unit("compute", seen, "u", needed)
+    found = common.unit("compute", seen, "u", needed)
     assert found.ok is ok
     assert words in found.remedy
 
@@ -146,7 +150,7 @@ def test_a_unit(seen, needed, ok, words):
     ],
 )
 def test_the_outbox(place, state, fill, oldest, ok, words):
-    found = checks.outbox(place, state, fill, 3, oldest, 256, SERVICE)
+    found = compute.outbox(place, state, fill, 3, oldest, 256, SERVICE)
     assert found.ok is ok
     assert words in found.remedy
 
@@ -162,15 +166,34 @@ def test_the_outbox(place, state, fill, oldest, ok, words):
     ],
 )
 def test_the_inbox_as_a_node_sees_it(place, who, ok, words):
-    found = checks.inbox_of_node(place, who)
+    found = compute.inbox_of_node(place, who)
     assert found.ok is ok
     assert words in found.remedy
 
 
 def test_an_exporter_s_port():
-    assert checks.port("compute", "node exporter", 1, True, "u", True).ok is True
-    assert checks.port("compute", "node exporter", 1, False, "u", True).ok is False
-    assert checks.port("compute", "node exporter", 1, False, "u", False).ok is None
+    at = ("127.0.0.1", 1)
+    assert common.port("compute", "node exporter", at, True, "u", True).ok is True
+    assert common.port("compute", "node exporter", at, False, "u", True).ok is False
+    assert common.port("compute", "node exporter", at, False, "u", False).ok is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "at"),
+    [
+        ("", ("127.0.0.1", 9854)),
+        ("Environment=OPTIONS=", ("127.0.0.1", 9854)),
+        ('Environment="OPTIONS=--web.listen-address=:9900 --no-users"', ("127.0.0.1", 9900)),
+        ("Environment=OPTIONS=--web.listen-address=192.0.2.1:9900", ("192.0.2.1", 9900)),
+        ("Environment=OPTIONS=--web.listen-address=0.0.0.0:9900", ("127.0.0.1", 9900)),
+        ("Environment=OPTIONS=--web.listen-address=[::]:9900", ("::1", 9900)),
+        ("Environment=OPTIONS=--web.listen-address=[2001:db8::1]:9900", ("2001:db8::1", 9900)),
+        ("ExecStart={ path=/x ; argv[]=/x --web.listen-address node1:9900 ; ignore_errors=no }", ("node1", 9900)),
+        ("Environment=OPTIONS=--web.listen-address=:1 --web.listen-address=:2", ("127.0.0.1", 2)),
+    ],
+)
+def test_where_a_unit_s_exporter_listens(settings, at):
+    assert common.listening(settings, 9854) == at
 
 
 # The admin node
@@ -188,7 +211,7 @@ def test_an_exporter_s_port():
     ],
 )
 def test_sacct(seen, ok, words):
-    found = checks.sacct(seen)
+    found = admin.sacct(seen)
     assert found.ok is ok
     assert words in found.remedy
 
@@ -209,27 +232,60 @@ OWN = folder("/ledger", 981, 981)
     ],
 )
 def test_the_ledger(place, until, ok, words):
-    found = checks.ledger(place, folder("/", 0, 981), until, NOW, SERVICE)
+    found = admin.ledger(place, folder("/", 0, 981), until, NOW, SERVICE)
     assert found.ok is ok
     assert words in found.remedy
 
 
 def test_a_ledger_that_is_behind_says_which_cluster_by_how_much():
-    found = checks.ledger(OWN, OWN, {"alpha": int(NOW), "beta": int(NOW) - 50 * 3600}, NOW, SERVICE)
+    found = admin.ledger(OWN, OWN, {"alpha": int(NOW), "beta": int(NOW) - 50 * 3600}, NOW, SERVICE)
     assert "beta 50 h" in found.detail
+    assert "last good run" in found.detail
     assert "alpha" not in found.detail
 
 
 def test_a_ledger_that_everybody_may_read_says_so():
-    found = checks.ledger(folder("/ledger", 981, 981, 0o755), OWN, {"alpha": int(NOW)}, NOW, SERVICE)
+    found = admin.ledger(folder("/ledger", 981, 981, 0o755), OWN, {"alpha": int(NOW)}, NOW, SERVICE)
     assert (found.ok, "readable by everybody" in found.detail) == (True, True)
+
+
+SACCT = """#!/bin/sh
+case "$1" in --helpformat) echo JobID JobIDRaw Cluster User Account State Start End ElapsedRaw AllocTRES NCPUS NNodes;; esac
+"""
+
+
+def test_a_quiet_cluster_s_ledger_is_as_young_as_the_last_good_run(tmp_path, monkeypatch):
+    from helpers import aggregate_file, row, save
+
+    from slurm_energy.cli import main
+
+    ledger, config = tmp_path / "ledger", tmp_path / "config.toml"
+    config.write_text('[site]\ntimezone = "UTC"\n[slurm]\nenergy_plugin = "none"\n')
+    before = int(time.time()) - 20 * 86400
+    aggregate_file(save(tmp_path / "jobs.txt", [row(Start=before)]), ledger)
+    put(tmp_path, "bin/sacct", SACCT, 0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+
+    def judged():
+        until = Ledger(ledger).read_state()
+        return admin.ledger(OWN, OWN, until, time.time(), SERVICE)
+
+    Ledger(ledger).write_state({"local": int(time.time()) - 40 * 3600})
+    assert judged().ok is False
+    assert main(["aggregate", "--quiet", "--config", str(config), "--ledger", str(ledger)]) == 0
+    assert max(file.day for file in Ledger(ledger).days()).toordinal() < time.time() // 86400 + 719163 - 18
+    assert (judged().ok, "last good run 0 h ago" in judged().detail) == (True, True)
+    put(tmp_path, "bin/sacct", "#!/bin/sh\nexit 1\n", 0o755)
+    state = Ledger(ledger).read_state()
+    assert main(["aggregate", "--quiet", "--config", str(config), "--ledger", str(ledger)]) == 2
+    assert Ledger(ledger).read_state() == state  # a run that failed makes it no younger
 
 
 @pytest.mark.parametrize(
     ("place", "ok"), [(folder("/i", 981, 981, 0o2750), True), (folder("/i", 0, 981), False), (AWAY, None)]
 )
 def test_the_inbox_as_the_admin_node_sees_it(place, ok):
-    assert checks.inbox_of_admin(place, 3, 120.0, SERVICE).ok is ok
+    assert admin.inbox_of_admin(place, 3, 120.0, SERVICE).ok is ok
 
 
 GOOD = Unit("t", "loaded", "active", "enabled", "success")
@@ -240,7 +296,15 @@ GOOD = Unit("t", "loaded", "active", "enabled", "success")
     [
         (GOOD, GOOD, [], True),
         (GOOD, Unit("s", "loaded", "failed", "static", "exit-code", 1), [], True),  # rows set aside have their own line
+        (GOOD, Unit("s", "loaded", "inactive", "static", "success", 1), [], True),
+        (GOOD, Unit("s", "loaded", "inactive", "static"), [], True),  # it never ran
         (GOOD, Unit("s", "loaded", "failed", "static", "exit-code", 2), [], False),
+        (GOOD, Unit("s", "loaded", "failed", "static", "exit-code", 70), [], False),
+        (GOOD, Unit("s", "loaded", "inactive", "static", "success", 70), [], False),  # a drop-in that calls it success
+        (GOOD, Unit("s", "loaded", "failed", "static", "exit-code", 0), [], False),  # ExecStartPre
+        (GOOD, Unit("s", "loaded", "failed", "static", "signal", 1), [], False),
+        (GOOD, Unit("s", "loaded", "failed", "static", "timeout", 0), [], False),
+        (GOOD, Unit("s", "loaded", "failed", "static", "oom-kill", 9), [], False),
         (Unit("t", "loaded", "inactive", "disabled"), GOOD, [], False),
         (Unit("t", "not-found"), None, ["/etc/cron.d/slurm-energy"], True),
         (Unit("t", "not-found"), None, [], False),
@@ -249,12 +313,12 @@ GOOD = Unit("t", "loaded", "active", "enabled", "success")
     ],
 )
 def test_the_timer(seen, run, cron, ok):
-    assert checks.timer(seen, run, cron).ok is ok
+    assert admin.timer(seen, run, cron).ok is ok
 
 
 def test_rows_set_aside():
-    assert checks.set_aside(5, 0, "/l/set-aside").ok is True
-    found = checks.set_aside(5, 2, "/l/set-aside")
+    assert admin.set_aside(5, 0, "/l/set-aside").ok is True
+    found = admin.set_aside(5, 2, "/l/set-aside")
     assert (found.ok, "2 in the last 7 days, 5 in all" in found.detail) == (False, True)
 
 
@@ -262,15 +326,15 @@ def test_rows_set_aside():
 
 
 def test_the_ledger_as_people_see_it():
-    assert checks.readable_ledger(OWN, ["2026-11-23", "2026-11-24"], "", "alice").ok
-    assert "usermod -aG slurm-energy" in checks.readable_ledger(OWN, [], "/ledger: permission denied", "alice").remedy
-    assert not checks.readable_ledger(AWAY, [], "", "alice").ok
-    assert not checks.readable_ledger(OWN, [], "", "alice").ok
+    assert login.readable_ledger(OWN, ["2026-11-23", "2026-11-24"], "", "alice").ok
+    assert "usermod -aG slurm-energy" in login.readable_ledger(OWN, [], "/ledger: permission denied", "alice").remedy
+    assert not login.readable_ledger(AWAY, [], "", "alice").ok
+    assert not login.readable_ledger(OWN, [], "", "alice").ok
 
 
 def test_what_reports_need():
-    assert checks.modules([]).ok
-    assert "[admin]" in checks.modules(["duckdb"]).remedy
+    assert login.modules([]).ok
+    assert "[admin]" in login.modules(["duckdb"]).remedy
 
 
 # Looking
@@ -294,7 +358,7 @@ class Shown(Machine):
         me = os.geteuid()
         return Person(name, me, (os.getegid(),))
 
-    def listens(self, port):
+    def listens(self, address):
         return False
 
 
@@ -379,7 +443,7 @@ def test_a_compute_node_that_is_well(tmp_path):
     put(tmp_path, "/etc/systemd/system/slurm-energy-ship.service", "Environment=SENERGY_INBOX=/srv/inbox\n")
     machine = Shown(tmp_path, {"scontrol show config": CONF})
     with answering(tmp_path / "run/slurm-energy/agent.sock"):
-        found = facts.compute(machine, AgentOptions(), Config())
+        found = roles.compute(machine, AgentOptions(), Config())
     wrong = [one for one in found if one.ok is False and (me == 0 or one.what != "hook folder")]
     assert wrong == [], wrong
     assert {one.what for one in found} >= {"agent", "hook folder", "Prolog", "Epilog", "PrologFlags", "outbox", "inbox"}
@@ -430,21 +494,21 @@ def test_an_admin_node_that_is_well_and_one_with_rows_set_aside(tmp_path):
     put(tmp_path, "inbox/alpha/n1/a.jsonl", "{}\n")
     put(tmp_path, "/etc/cron.d/slurm-energy", "30 2 * * * slurm-energy senergy aggregate --quiet\n")
     machine = Shown(tmp_path, {"sacct": "alice\nbob\nalice\n"})
-    found = {one.what: one for one in facts.admin(machine, Config(), Path("/ledger"))}
+    found = {one.what: one for one in roles.admin(machine, Config(), Path("/ledger"))}
     assert {name for name, one in found.items() if one.ok is False} == set()
     assert found["sacct"].ok
     assert "1 nodes" in found["inbox"].detail
     put(ledger, "set-aside/0123.jsonl", "{}\n{}\n")
     old = put(ledger, "set-aside/4567.jsonl", "{}\n")
     os.utime(old, (1, 1))
-    found = {one.what: one for one in facts.admin(machine, Config(), Path("/ledger"))}
+    found = {one.what: one for one in roles.admin(machine, Config(), Path("/ledger"))}
     assert "2 in the last 7 days, 3 in all" in found["rows set aside"].detail
 
 
 def test_a_command_that_is_not_there_or_hangs_is_said(monkeypatch):
     machine = Machine()
     assert machine.ask(["no-such-command-here"])[2] == "no-such-command-here is not on the PATH"
-    monkeypatch.setattr(facts, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(looking, "_PATIENCE_S", 0.2)
     assert "does not answer" in machine.ask(["sleep", "5"])[2]
 
 

@@ -168,10 +168,41 @@ def test_no_agent_is_said_and_others_are_shown(tmp_path: Path, ledger: Path) -> 
     assert "no agent here" in found["errors"][0]
 
 
-def test_a_stuck_agent_is_said(tmp_path: Path) -> None:
-    with agent(tmp_path / "a.sock", snapshot(age_s=120)):
+@pytest.mark.parametrize(
+    ("age_s", "period_s", "said"),
+    [
+        (12, 1, "has not looked at its counters for 12 s"), (29, 1, "has not looked at its counters for 29 s"),
+        (40, 10, "has not looked at its counters for 40 s"), (-3600, 1, "3,600 s ahead of this clock"),
+    ],
+)  # fmt: skip
+def test_a_stuck_agent_gives_no_watts_and_says_what_to_do(
+    tmp_path: Path, age_s: float, period_s: float, said: str
+) -> None:
+    stuck = snapshot(job(41, 30.0), age_s=age_s, period_s=period_s, problems=["disk full"])
+    with agent(tmp_path / "a.sock", stuck):
         (node,) = Live([tmp_path / "a.sock"]).read()["nodes"]
-    assert "has not looked at its counters for 12" in node["problems"][0]
+    assert (node["node"], node["live"], node["watts"], node["idle_watts"]) == ("n1", False, None, None)
+    assert (node["domains"], node["jobs"]) == ({}, [])
+    assert said in node["problems"][0]
+    assert "systemctl restart slurm-energy-agent" in node["problems"][0]
+    assert node["problems"][1:] == ["disk full"]
+
+
+@pytest.mark.parametrize("period_s", [0.5, 1.0, 10.0])
+@pytest.mark.parametrize("side", [-1, 1])
+@pytest.mark.parametrize("beyond_s", [-0.5, 0.5])
+def test_the_page_and_the_node_exporter_call_the_same_agents_stuck(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, period_s: float, side: int, beyond_s: float
+) -> None:
+    collectors = pytest.importorskip("slurm_energy_exporters.node_collector")
+    now = time.time()
+    shown = snapshot(period_s=period_s, wall_ns=round((now + side * (3 * period_s + 5 + beyond_s)) * 1e9))
+    monkeypatch.setattr("slurm_energy.web.live.time.time", lambda: now)
+    with agent(tmp_path / "a.sock", shown):
+        (node,) = Live([tmp_path / "a.sock"]).read()["nodes"]
+        families = collectors.NodeCollector(tmp_path / "a.sock", lambda: now).collect()
+    (up,) = (one.value for family in families for one in family.samples if one.name == "slurm_energy_agent_up")
+    assert node["live"] is bool(up) is (beyond_s < 0)
 
 
 def test_months_and_projects_are_the_reports(ledger: Path) -> None:
@@ -235,9 +266,10 @@ def test_a_node_without_the_ledgers_libraries_says_so(ledger: Path, monkeypatch:
 
 
 def test_a_damaged_day_is_said(ledger: Path) -> None:
-    Ledger(ledger).days()[-1].path.write_bytes(b"PAR1")
+    file = Ledger(ledger).days()[-1].path
+    file.write_bytes(b"PAR1")
     with serving(page(ledger)) as port:
-        assert "cannot be read" in json.loads(ask(port, "/api/months")[1])["error"]
+        assert f"{file} is damaged" in json.loads(ask(port, "/api/months")[1])["error"]
 
 
 # To whom.
@@ -255,7 +287,9 @@ def test_without_the_token_there_are_no_data(ledger: Path, token: str) -> None:
 
 def test_the_files_hold_no_data_and_nothing_from_elsewhere(ledger: Path) -> None:
     with serving(page(ledger)) as port:
-        for path in ("/", "/style.css", "/app.js", "/charts.js", "/icon.svg"):
+        paths = ["/", *(f"/{file.name}" for file in STATIC.iterdir() if file.name != "index.html")]
+        assert "/app.js" in paths
+        for path in paths:
             answer, body = ask(port, path, token="")
             assert answer.status == 200
             name = path.strip("/") or "index.html"
@@ -302,8 +336,10 @@ def test_every_answer_has_the_strict_headers(ledger: Path) -> None:
 def test_the_page_has_no_script_or_style_inline_and_makes_no_markup_of_text() -> None:
     text = (STATIC / "index.html").read_text()
     assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\son\w+=|\sstyle=|javascript:", text)
-    for name in ("app.js", "charts.js"):
-        code = (STATIC / name).read_text()
+    scripts = list(STATIC.glob("*.js"))
+    assert scripts
+    for script in scripts:
+        code = script.read_text()
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", code)
 
 

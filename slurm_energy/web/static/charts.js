@@ -1,19 +1,10 @@
 // Charts as SVG, made of numbers only: no text of a user becomes markup, here or anywhere.
-const SVG = "http://www.w3.org/2000/svg";
+import { element, fill, selectedIn, update } from "./page.js";
 
-export function element(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
-  return fill(made, attributes, children);
-}
+const SVG = "http://www.w3.org/2000/svg";
 
 function shape(name, attributes = {}, ...children) {
   return fill(document.createElementNS(SVG, name), attributes, children);
-}
-
-function fill(made, attributes, children) {
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children); // strings become text nodes
-  return made;
 }
 
 /** Steps of 1, 2 or 5 times a power of ten from 0 up to at least `most`, about `wanted` of them. */
@@ -40,6 +31,7 @@ function frame(place, label, most, format, left, bottom) {
 
 /** Watts by domain, stacked, over the last `span` seconds. points: [{t, values: [..]}], t in seconds. */
 export function area(place, points, names, span, label) {
+  if (selectedIn(place)) return;
   const sums = points.map((point) => point.values.reduce((a, b) => a + b, 0));
   const { svg, width, height, y } = frame(place, label, Math.max(1, ...sums) * 1.05, (w) => `${w.toLocaleString("en")} W`, 64, 22);
   const now = points.at(-1)?.t ?? 0, x = (t) => width - ((now - t) / span) * (width - 64);
@@ -55,7 +47,7 @@ export function area(place, points, names, span, label) {
   });
   svg.append(shape("text", { x: 64, y: height - 4 }, span < 100 ? `${Math.round(span)} s ago` : `${Math.round(span / 60)} min ago`));
   svg.append(shape("text", { x: width, y: height - 4, "text-anchor": "end" }, "now"));
-  place.replaceChildren(svg);
+  update(place, [svg]);
 }
 
 /** A bar for each month; choose(key) when one is clicked. bars: [{key, value, text}]. */

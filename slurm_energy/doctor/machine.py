@@ -16,14 +16,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slurm_energy.doctor import checks
-from slurm_energy.doctor.checks import Agent, Finding, Hooks, Jobs, Person, Place, Unit
+from slurm_energy.doctor.admin import RECENT_S, Jobs
+from slurm_energy.doctor.common import HOOK, Person, Place, Unit, listening
+from slurm_energy.doctor.compute import Agent, Hooks
 
 if TYPE_CHECKING:
     from slurm_energy.agent.options import AgentOptions
     from slurm_energy.config import Config
 
-NODE_PORT, LEDGER_PORT = 9854, 9855
 UNITS = Path("/etc/systemd/system")
 _PATIENCE_S = 20.0
 
@@ -80,11 +80,15 @@ class Machine:
             return -1, "", f"{command[0]}: {error.strerror}"
         return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace").strip()
 
-    def listens(self, port: int) -> bool:
-        """Whether something takes a connection on the port."""
-        with contextlib.suppress(OSError), socket.create_connection(("localhost", port), timeout=2):
+    def listens(self, address: tuple[str, int]) -> bool:
+        """Whether something takes a connection there."""
+        with contextlib.suppress(OSError), socket.create_connection(address, timeout=2):
             return True
         return False
+
+    def listen_address(self, unit: str, port: int) -> tuple[str, int]:
+        """Where the exporter of a unit listens."""
+        return listening(self.ask(["systemctl", "show", "--property", "Environment,ExecStart", unit])[1], port)
 
     def unit(self, name: str) -> Unit | None:
         """A unit, None where systemd does not run."""
@@ -110,7 +114,7 @@ class Machine:
     def roles(self, config: Config, file: Path | None) -> list[str]:
         """What this machine is, by what of ours is installed; empty where nothing is."""
         found = []
-        hooks = [f"/etc/slurm/{kind}.d/{checks.HOOK}" for kind in ("prolog", "epilog")]
+        hooks = [f"/etc/slurm/{kind}.d/{HOOK}" for kind in ("prolog", "epilog")]
         if self.installed("slurm-energy-agent.service") or any(self.at(hook).exists() for hook in hooks):
             found.append("compute")
         if self.installed("slurm-energy-aggregate.timer") or self.cron():
@@ -188,8 +192,8 @@ class Machine:
             for file in sorted(self.at("/").glob(base.lstrip("/"))):
                 shown = f"/{file.relative_to(self.at('/'))}"
                 with contextlib.suppress(OSError):
-                    ours = file.name == checks.HOOK
-                    if not ours and not (file.is_file() and checks.HOOK in file.read_text(errors="replace")[:65536]):
+                    ours = file.name == HOOK
+                    if not ours and not (file.is_file() and HOOK in file.read_text(errors="replace")[:65536]):
                         continue
                     (here if file.stat().st_mode & 0o111 else idle).append(shown)
         return Hooks(tuple(patterns), tuple(here), tuple(idle))
@@ -239,93 +243,6 @@ class Machine:
                 with contextlib.suppress(OSError):
                     count = file.read_bytes().count(b"\n")
                     rows += count
-                    if time.time() - file.stat().st_mtime < checks.RECENT_S:
+                    if time.time() - file.stat().st_mtime < RECENT_S:
                         recent += count
         return rows, recent
-
-
-# By role
-
-
-def compute(machine: Machine, options: AgentOptions, config: Config) -> list[Finding]:
-    """What a compute node needs."""
-    from slurm_energy.version import __version__
-
-    shipper = machine.person(checks.USER)
-    seen = machine.agent(options.socket)
-    found = checks.agent(seen, options.socket, __version__)
-    waiting, _, oldest, _ = machine.files(options.hooks)
-    found.append(checks.hook_folder(machine.place(options.hooks), waiting, oldest))
-    conf = machine.slurm_conf()
-    found += [checks.hooks(name, machine.hooks(name, conf)) for name in ("Prolog", "Epilog")]
-    found.append(checks.prolog_flags(None if conf is None else ",".join(conf.get("PrologFlags", ()))))
-    for name in ("slurm-energy-agent.service", "slurm-energy-ship.service"):
-        if name != "slurm-energy-ship.service" or not options.ship_to:
-            found.append(checks.unit("compute", machine.unit(name), name))
-    files, size, oldest, _ = machine.files(options.outbox, ".jsonl")
-    fill = seen.outbox_fill if not seen.error else size / (options.outbox_limit_mb * 1e6)
-    where, state = machine.place(options.outbox), machine.place(options.state_dir)
-    found.append(checks.outbox(where, state, fill, files, oldest, options.outbox_limit_mb, shipper))
-    inbox = machine.inbox_of_node(options, config)
-    found.append(checks.inbox_of_node(machine.place(inbox) if inbox else None, shipper))
-    found += _exporter(machine, "compute", "slurm-energy-node-exporter.service", NODE_PORT)
-    return found
-
-
-def admin(machine: Machine, config: Config, ledger: Path) -> list[Finding]:
-    """What the admin node needs."""
-    from slurm_energy.config import inbox_path
-    from slurm_energy.ledger.store import Ledger, LedgerError
-
-    service = machine.person(checks.USER)
-    found = [checks.sacct(machine.jobs(service))]
-    until: dict[str, int] | str
-    try:
-        until = Ledger(machine.at(ledger)).read_state()
-    except LedgerError as error:
-        until = str(error)
-    place = machine.place(ledger)
-    found.append(checks.ledger(place, machine.place(ledger.parent), until, time.time(), service))
-    inbox = inbox_path(config, ledger)
-    nodes, youngest = 0, None
-    with contextlib.suppress(OSError):
-        for node in machine.at(inbox).glob("*/*/"):
-            nodes += 1
-            age = machine.files(inbox / node.relative_to(machine.at(inbox)))[3]
-            youngest = age if youngest is None else youngest if age is None else min(age, youngest)
-    found.append(checks.inbox_of_admin(machine.place(inbox), nodes, youngest, service))
-    name = "slurm-energy-aggregate"
-    found.append(checks.timer(machine.unit(f"{name}.timer"), machine.unit(f"{name}.service"), machine.cron()))
-    found.append(checks.set_aside(*machine.set_aside(ledger), str(ledger / "set-aside")))
-    found += _exporter(machine, "admin", "slurm-energy-ledger-exporter.service", LEDGER_PORT)
-    return found
-
-
-def login(machine: Machine, ledger: Path) -> list[Finding]:
-    """What a login node needs, for who runs this."""
-    from importlib.util import find_spec
-
-    from slurm_energy.ledger.store import Ledger
-
-    missing = [name for name in ("duckdb", "pandas", "pyarrow") if find_spec(name) is None]
-    place, days, error = machine.place(ledger), [], ""
-    folder = machine.at(ledger) / "days"
-    try:
-        if place.there:
-            list(os.scandir(folder))  # says what a glob would keep to itself
-            days = sorted({one.day.isoformat() for one in Ledger(machine.at(ledger)).days()})
-            for one in Ledger(machine.at(ledger)).days()[-1:]:
-                one.path.open("rb").close()
-    except FileNotFoundError:
-        pass
-    except OSError as problem:
-        error = f"{ledger}: {(problem.strerror or '').lower()}"
-    who = os.environ.get("USER", "") or str(os.geteuid())
-    return [checks.readable_ledger(place, days, error, who), checks.modules(missing)]
-
-
-def _exporter(machine: Machine, role: str, name: str, port: int) -> list[Finding]:
-    needed = machine.installed(name)
-    what = name.removesuffix(".service").removeprefix("slurm-energy-").replace("-", " ")
-    found = [checks.unit(role, machine.unit(name), name)] if needed else []
-    return [*found, checks.port(role, what, port, machine.listens(port), name, needed)]
