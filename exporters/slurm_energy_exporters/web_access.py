@@ -34,11 +34,15 @@ class Access:
         self.path, self._clock = path, clock
         self.config = WebConfig()
         self.tls: ssl.SSLContext | None = None
+        self.gate: object = None
+        """Stands for how TLS checks clients. Where it is another one, those that came in before have to come anew."""
         self._known: OrderedDict[bytes, bool] = OrderedDict()
+        """Passwords, right and wrong. It outlives a change: what was said of another hash is found no more (see _key)."""
         self._secret = secrets.token_bytes(32)
         self._looked = clock()
+        self._files: tuple[Path, ...] = ()
         if path is not None:
-            self._seen = self._marks()
+            self._files = (path,)
             self._load()
 
     def refresh(self) -> None:
@@ -47,10 +51,8 @@ class Access:
         if self.path is None or now - self._looked < LOOK_S:
             return
         self._looked = now
-        marks = self._marks()
-        if marks == self._seen:
+        if _marks(self._files) == self._seen:
             return
-        self._seen = marks
         try:
             self._load()
         except WebConfigError as error:
@@ -59,39 +61,31 @@ class Access:
             log.info("%s: read anew", self.path)
 
     def _load(self) -> None:
+        """Marks are taken before a file is read, so that what changes meanwhile is seen the next time."""
         assert self.path is not None  # noqa: S101
+        self._seen = _marks(self._files)
+        at = _marks((self.path,))
         config = read(self.path)
+        self._files = (self.path, *config.files)
+        self._seen = at + _marks(tuple(config.files))
         tls = context(config.tls) if config.tls else None
         self.config, self.tls = config, tls
-        self._cost = max((hashed.split("$")[2] for hashed in config.users.values()), default="10")
-        self._known.clear()
-        self._seen = self._marks()
+        self.gate = (config.tls.client_auth_type, *self._seen[3:]) if config.tls else None
 
-    def _marks(self) -> list[tuple[int, ...]]:
-        assert self.path is not None  # noqa: S101
-        marks: list[tuple[int, ...]] = []
-        for file in (self.path, *self.config.files):
-            try:
-                status = file.stat()
-                marks.append((status.st_mtime_ns, status.st_size, status.st_ino))
-            except OSError:
-                marks.append(())
-        return marks
-
-    def _key(self, name: str, password: bytes) -> bytes:
+    def _key(self, name: str, password: bytes, hashed: str) -> bytes:
         """What stands for a name and a password in memory. Its secret makes the time of a look-up tell nothing."""
-        hashed = self.config.users.get(name, "")
         parts = (hashlib.sha256(part).digest() for part in (name.encode(), password, hashed.encode()))
         return hmac.digest(self._secret, b"".join(parts), "sha256")
 
     def remembered(self, authorization: str) -> bool | None:
         """Whether these credentials are right, where that is known without the work of bcrypt; else None."""
-        if not self.config.users:
+        users = self.config.users
+        if not users:
             return True
         given = credentials(authorization)
         if given is None:
             return False
-        return self._known.get(self._key(*given))
+        return self._known.get(self._key(*given, users.get(given[0], "")))
 
     def check(self, authorization: str) -> bool:
         """The same with the work of bcrypt, which is some 50 ms of a processor."""
@@ -101,11 +95,14 @@ class Access:
         if given is None:
             return False
         name, password = given
-        key, hashed = self._key(name, password), self.config.users.get(name)
+        users = self.config.users  # once: it may be another one at the next look
+        hashed = users.get(name, "")
+        key = self._key(name, password, hashed)
+        cost = max((one.split("$")[2] for one in users.values()), default="10")
         # PHP's and htpasswd's $2y$ is what others call $2b$; $2x$ is left to be refused by bcrypt itself.
-        against = (hashed or NOBODY.format(cost=self._cost)).replace("$2y$", "$2b$", 1)
+        against = (hashed or NOBODY.format(cost=cost)).replace("$2y$", "$2b$", 1)
         try:
-            right = bcrypt.checkpw(password[:MOST_BYTES], against.encode()) and hashed is not None
+            right = bcrypt.checkpw(password[:MOST_BYTES], against.encode()) and bool(hashed)
         except ValueError:
             right = False
         self._known[key] = right
@@ -126,3 +123,15 @@ def credentials(authorization: str) -> tuple[str, bytes] | None:
         return (name.decode(), password) if colon else None
     except (binascii.Error, ValueError):
         return None
+
+
+def _marks(files: tuple[Path, ...]) -> list[tuple[int, ...]]:
+    """By which a file that changed is known."""
+    marks: list[tuple[int, ...]] = []
+    for file in files:
+        try:
+            status = file.stat()
+            marks.append((status.st_mtime_ns, status.st_size, status.st_ino))
+        except OSError:
+            marks.append(())
+    return marks

@@ -16,17 +16,16 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 VERSIONS = {
-    "TLS10": ssl.TLSVersion.TLSv1,
-    "TLS11": ssl.TLSVersion.TLSv1_1,
     "TLS12": ssl.TLSVersion.TLSv1_2,
     "TLS13": ssl.TLSVersion.TLSv1_3,
 }
+OLD_VERSIONS = ("TLS10", "TLS11")
 CLIENT_AUTH = {
     "NoClientCert": ssl.CERT_NONE,
     "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
     "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
 }
-UNVERIFIED = ("RequestClientCert", "RequireAnyClientCert")
+UNVERIFIED = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
 HEADERS = (
     "Content-Security-Policy", "Strict-Transport-Security", "X-Content-Type-Options", "X-Frame-Options", "X-XSS-Protection",
 )  # fmt: skip
@@ -34,6 +33,7 @@ TLS_KEYS = ("cert_file", "key_file", "client_auth_type", "client_ca_file", "min_
 NO_EFFECT = ("prefer_server_cipher_suites",)
 """Accepted, as Go does since its version 1.17, and without effect."""
 NOT_HERE = ("cert", "key", "client_ca", "cipher_suites", "curve_preferences", "client_allowed_sans")
+PARTS = ("tls_server_config", "basic_auth_users", "http_server_config")
 BCRYPT = re.compile(r"\$2[abxy]?\$(\d\d)\$[./A-Za-z0-9]{53}")
 MOST_COST = 16
 """A check at this cost takes seconds already."""
@@ -77,15 +77,31 @@ def read(path: Path) -> WebConfig:
     except (OSError, UnicodeDecodeError) as error:
         raise WebConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     try:
-        data = yaml.safe_load(text)
+        data = yaml.load(text, _loader())  # noqa: S506 - a SafeLoader
+        return _whole(data, path.parent)
     except yaml.YAMLError as error:
         raise WebConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise WebConfigError(f"{path}: nested too deeply") from error
-    try:
-        return _whole(data, path.parent)
     except WebConfigError as error:
         raise WebConfigError(f"{path}: {error}") from None
+
+
+def _loader() -> Any:
+    """A SafeLoader that refuses a key that is there twice: one of its values, the passwords for example, would not count."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            if isinstance(node, yaml.MappingNode):
+                keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+                twice = next((key for key in keys if keys.count(key) > 1), None)
+                if twice is not None:
+                    where = f"in the table at line {node.start_mark.line + 1}"
+                    raise WebConfigError(f"{twice}: there more than once {where}; expected once")
+            return super().construct_mapping(node, deep)
+
+    return Loader
 
 
 def context(tls: Tls) -> ssl.SSLContext:
@@ -117,7 +133,11 @@ def context(tls: Tls) -> ssl.SSLContext:
 
 
 def _whole(data: Any, folder: Path) -> WebConfig:
-    parts = _table(data, "", ("tls_server_config", "basic_auth_users", "http_server_config"))
+    if isinstance(data, dict) and "rate_limit" in data:
+        raise WebConfigError(
+            f"rate_limit: not supported by this exporter, whose work has bounds; expected {', '.join(PARTS)}"
+        )
+    parts = _table(data, "", PARTS)
     users = _table(parts.get("basic_auth_users"), "basic_auth_users")
     for name, hashed in users.items():
         match = BCRYPT.fullmatch(hashed) if isinstance(hashed, str) else None
@@ -127,11 +147,12 @@ def _whole(data: Any, folder: Path) -> WebConfig:
         if ":" in name or not name:
             raise WebConfigError(f"basic_auth_users.{name}: expected a name without a colon")
     server = _table(parts.get("http_server_config"), "http_server_config", ("headers", "http2"))
+    _truth(server, "http2", "http_server_config")
     headers = _table(server.get("headers"), "http_server_config.headers", HEADERS)
     for name, value in headers.items():
         if not isinstance(value, str) or not all(" " <= char <= "~" for char in value):
             raise WebConfigError(f"http_server_config.headers.{name}: expected one line of ASCII text")
-    tls = _tls(parts["tls_server_config"], folder) if parts.get("tls_server_config") else None
+    tls = _tls(parts["tls_server_config"], folder) if parts.get("tls_server_config") is not None else None
     return WebConfig(tls, users, {string.capwords(name, "-"): value for name, value in headers.items()})
 
 
@@ -145,6 +166,7 @@ def _tls(data: Any, folder: Path) -> Tls:
     for key in TLS_KEYS:
         if key in table and not isinstance(table[key], str):
             raise WebConfigError(f"{where}.{key}: expected text")
+    _truth(table, "prefer_server_cipher_suites", where)
     for key in ("cert_file", "key_file"):
         if not table.get(key):
             raise WebConfigError(f"{where}.{key}: missing; expected the name of a PEM file")
@@ -161,8 +183,13 @@ def _tls(data: Any, folder: Path) -> Tls:
             f"{where}: client_auth_type {kind} with{'' if authority else 'out'} client_ca_file; expected {wanted}"
         )
     least, most = table.get("min_version") or "TLS12", table.get("max_version") or "TLS13"
-    _one_of(least, VERSIONS, f"{where}.min_version")
-    _one_of(most, VERSIONS, f"{where}.max_version")
+    for key, version in (("min_version", least), ("max_version", most)):
+        if version in OLD_VERSIONS:
+            raise WebConfigError(
+                f"{where}.{key}: {version} is not supported, for OpenSSL as it is set by default completes no handshake of it; "
+                "expected TLS12, which is the least, or TLS13"
+            )
+        _one_of(version, VERSIONS, f"{where}.{key}")
     if VERSIONS[least] > VERSIONS[most]:
         raise WebConfigError(f"{where}.max_version: expected at least min_version, {least}")
     return Tls(
@@ -173,6 +200,11 @@ def _tls(data: Any, folder: Path) -> Tls:
 def _one_of(value: str, known: dict[str, Any], where: str) -> None:
     if value not in known:
         raise WebConfigError(f"{where}: {value!r}; expected one of {', '.join(known)}")
+
+
+def _truth(table: dict[str, Any], key: str, where: str) -> None:
+    if not isinstance(table.get(key, True), bool):
+        raise WebConfigError(f"{where}.{key}: {table[key]!r}; expected true or false")
 
 
 def _table(data: Any, where: str, keys: tuple[str, ...] = ()) -> dict[str, Any]:

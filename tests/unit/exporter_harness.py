@@ -1,9 +1,12 @@
-"""The node exporter as a process, an agent's socket before it, and clients behind it."""
+"""An exporter as a process, the node exporter with an agent's socket before it, and clients behind it."""
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import contextlib
 import http.client
+import itertools
 import re
 import shutil
 import socket
@@ -11,8 +14,10 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,13 +34,13 @@ class Answer(NamedTuple):
 
 
 class Exporter:
-    """A running senergy-node-exporter on a free port of the loopback."""
+    """A running senergy-node-exporter, or senergy-ledger-exporter, on a free port of the loopback."""
 
-    def __init__(self, socket_path: Path, *more: str, stderr: Path) -> None:
+    def __init__(self, module: str, *arguments: str, stderr: Path) -> None:
         self.stderr = stderr
-        command = [sys.executable, "-m", "slurm_energy_exporters.node", "--socket", str(socket_path)]
+        command = [sys.executable, "-m", f"slurm_energy_exporters.{module}", "--web.listen-address=127.0.0.1:0"]
         with stderr.open("wb") as file:
-            self.process = subprocess.Popen([*command, "--web.listen-address=127.0.0.1:0", *more], stderr=file)
+            self.process = subprocess.Popen([*command, *arguments], stderr=file)
         deadline = time.monotonic() + 20
         while not (found := re.search(r"listening on 127\.0\.0\.1:(\d+)", self.log)):
             assert self.process.poll() is None, self.log
@@ -80,6 +85,13 @@ class Exporter:
         assert found
         return int(found[1])
 
+    def unsent(self) -> list[int]:
+        """Bytes that the kernel holds for each of its clients."""
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return [
+            int(row[4].split(":")[0], 16) for row in rows if row[1].endswith(f":{self.port:04X}") and row[3] == "01"
+        ]
+
     def files(self) -> int:
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
@@ -108,13 +120,96 @@ def running(*more: str, snapshot: Snapshot | None = None) -> Iterator[tuple[Expo
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         stub = Stub(root / "agent.sock", msgspec.json.encode(now(snapshot or fixed())))
-        exporter = Exporter(stub.path, *more, stderr=root / "log")
+        exporter = Exporter("node", "--socket", str(stub.path), *more, stderr=root / "log")
         try:
             yield exporter, stub
         finally:
             if exporter.process.poll() is None:
                 exporter.stop()
             stub.close()
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Until it holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def deaf(
+    port: int, count: int, request: bytes, source: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+) -> Iterator[None]:
+    """So many clients that ask often and read nothing; who is dropped comes again at once."""
+    over = threading.Event()
+    clients: list[socket.socket | None] = [None] * count
+
+    def connected() -> socket.socket | None:
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(5)
+        try:
+            client.bind((source, 0))
+            client.connect(("127.0.0.1", port))
+            if tls:
+                client = tls.wrap_socket(client, server_hostname="127.0.0.1")
+            client.sendall(request)
+        except OSError:
+            client.close()
+            return None
+        return client
+
+    def come_again() -> None:
+        while not over.wait(0.05):
+            for number, client in enumerate(clients):
+                if client is None or client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                    if client:
+                        client.close()
+                    clients[number] = connected()
+
+    clients[:] = [connected() for _ in range(count)]
+    thread = threading.Thread(target=come_again)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        for client in clients:
+            if client:
+                client.close()
+
+
+@contextlib.contextmanager
+def guessing(port: int, name: str, count: int, source: str) -> Iterator[Counter[int]]:
+    """So many clients of this address, each trying one password after the other; how often they got which status."""
+    found: Counter[int] = Counter()
+    over = threading.Event()
+    numbers = itertools.count()
+
+    async def guess() -> None:
+        while not over.is_set():
+            given = base64.b64encode(f"{name}:guess {next(numbers)}".encode())
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
+                writer.write(
+                    b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Basic " + given + b"\r\n\r\n"
+                )
+                found[int((await reader.readexactly(12))[-3:])] += 1
+                writer.transport.abort()
+            await asyncio.sleep(0.02)
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(guess() for _ in range(count)))
+
+    thread = threading.Thread(target=asyncio.run, args=(all_of_them(),))
+    thread.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        thread.join()
 
 
 def openssl(*arguments: str) -> None:
@@ -145,6 +240,6 @@ def make_certificates(root: Path) -> None:
 
 HAS_OPENSSL = shutil.which("openssl") is not None
 __all__ = [
-    "HAS_OPENSSL", "NOON", "Exporter", "Stub", "counter", "fixed", "job", "make_certificates", "many_jobs", "now", "running",
-    "scrape",
+    "HAS_OPENSSL", "NOON", "Exporter", "Stub", "counter", "deaf", "fixed", "guessing", "job", "make_certificates", "many_jobs",
+    "now", "running", "scrape", "wait_for",
 ]  # fmt: skip

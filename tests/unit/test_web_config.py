@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import http.client
+import os
 import socket
 import ssl
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import bcrypt
 import pytest
-from exporter_harness import HAS_OPENSSL, Exporter, make_certificates, openssl, running
+from exporter_harness import (
+    HAS_OPENSSL,
+    Exporter,
+    deaf,
+    guessing,
+    make_certificates,
+    many_jobs,
+    openssl,
+    running,
+    wait_for,
+)
 from slurm_energy_exporters import web_access
 from slurm_energy_exporters.node import main
+from slurm_energy_exporters.password_checks import PasswordChecks
 from slurm_energy_exporters.web_access import REMEMBERED, Access, credentials
 from slurm_energy_exporters.web_config import WebConfigError, read
 
@@ -90,7 +105,25 @@ WRONG = {
     TLS + "client_auth_type: RequestClientCert}": "checks no certificate and is not supported",
     TLS + "client_auth_type: RequireAndVerifyClientCert}": "without client_ca_file",
     TLS + "client_ca_file: c}": "NoClientCert with client_ca_file",
-    TLS + "min_version: SSL3}": "'SSL3'; expected one of TLS10, TLS11, TLS12, TLS13",
+    TLS + "min_version: SSL3}": "'SSL3'; expected one of TLS12, TLS13",
+    TLS
+    + "min_version: TLS10}": "tls_server_config.min_version: TLS10 is not supported, .* expected TLS12, which is the least",
+    TLS + "min_version: TLS11}": "tls_server_config.min_version: TLS11 is not supported",
+    TLS + "max_version: TLS11}": "tls_server_config.max_version: TLS11 is not supported",
+    TLS + "client_auth_type: RequireClientCert}": "checks no certificate",
+    TLS + "prefer_server_cipher_suites: maybe}": "prefer_server_cipher_suites: 'maybe'; expected true or false",
+    "tls_server_config: ''": "tls_server_config: expected a table of keys and values",
+    "tls_server_config: false": "tls_server_config: expected a table of keys and values",
+    "tls_server_config: 0": "tls_server_config: expected a table of keys and values",
+    "tls_server_config: []": "tls_server_config: expected a table of keys and values",
+    "tls_server_config: {}": "tls_server_config.cert_file: missing; expected the name of a PEM file",
+    "basic_auth_users: false": "basic_auth_users: expected a table of keys and values",
+    "http_server_config: ''": "http_server_config: expected a table of keys and values",
+    "http_server_config: {http2: maybe}": "http_server_config.http2: 'maybe'; expected true or false",
+    "http_server_config: {http2: 1}": "http_server_config.http2: 1; expected true or false",
+    "http_server_config: {http2: }": "http_server_config.http2: None; expected true or false",
+    f"basic_auth_users: {{emma: '{HASH}'}}\nbasic_auth_users: {{}}": "basic_auth_users: there more than once",
+    "rate_limit: {interval: 1s, burst: 20}": "rate_limit: not supported by this exporter.* expected tls_server_config, basic_auth",
     TLS + "min_version: TLS13, max_version: TLS12}": "max_version: expected at least min_version",
     TLS + "cipher_suites: [x]}": "cipher_suites: not supported by this exporter",
     "basic_auth_users: {emma: secret}": "basic_auth_users.emma: expected a bcrypt hash",
@@ -116,6 +149,11 @@ def test_what_is_wrong_is_one_line_and_exit_status_2(
     assert "\n" not in str(caught.value)
     assert main(["--web.config.file", str(path), "--listen=127.0.0.1:0"]) == 2
     assert str(caught.value) in caplog.text
+
+
+def test_a_part_that_another_takes_over_is_no_key_that_is_there_twice(tmp_path: Path) -> None:
+    text = f"basic_auth_users: &users {{emma: '{HASH}'}}\nhttp_server_config: {{http2: false, <<: {{http2: true}}}}"
+    assert set(read(written(tmp_path, text)).users) == {"emma"}
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
@@ -204,6 +242,139 @@ def test_changes_are_taken_over_and_wrong_ones_are_not(tmp_path: Path, caplog: p
     assert access.config.users, "a file that is gone opens nothing"
 
 
+@needs_openssl
+def test_certificates_that_come_after_the_file_that_names_them(tmp_path: Path, certificates: Path) -> None:
+    time_s = [0.0]
+    path = written(tmp_path, "")
+    access = Access(path, lambda: time_s[0])
+    for text in (None, "server.pem", "server.key"):
+        if text:
+            (tmp_path / text).write_bytes((certificates / text).read_bytes())
+        else:
+            path.write_text("tls_server_config: {cert_file: server.pem, key_file: server.key}")
+        assert access.tls is None
+        time_s[0] += 2
+        access.refresh()
+    assert access.tls
+
+
+def test_passwords_are_checked_in_turns_by_address_and_the_same_ones_once() -> None:
+    asked: list[str] = []
+    gate = threading.Event()
+
+    def check(given: str) -> bool:
+        gate.wait(10)
+        asked.append(given)
+        if given == "broken":
+            raise RuntimeError("an accident")
+        return given == "right"
+
+    async def run() -> None:
+        checks = PasswordChecks(check)
+
+        async def ask(peer: str, *given: str) -> list[bool | None]:
+            return await asyncio.gather(*(checks.ask(peer, one) for one in given))
+
+        many = [asyncio.create_task(ask(f"guesser {n}", *(f"{n}-{k}" for k in range(20)))) for n in range(4)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        honest = asyncio.create_task(ask("honest", *["right"] * 100, "broken"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        gate.set()
+        assert await honest == [True] * 100 + [None]
+        found = [one for task in many for one in await task]
+        assert found.count(None) == 4 * 4 + 2, (
+            "four of each found their line full, and two made room for the honest one"
+        )
+        assert asked.count("right") == 1
+        assert asked.index("right") == 4, "after one of each other"
+        checks.close()
+
+    asyncio.run(run())
+
+
+def asked(client: http.client.HTTPConnection, given: str) -> int:
+    client.request("GET", "/metrics", headers={"Authorization": given})
+    response = client.getresponse()
+    response.read()
+    return response.status
+
+
+def test_a_password_that_is_taken_back_ends_on_a_kept_connection_too(tmp_path: Path) -> None:
+    path = written(tmp_path, f"basic_auth_users: {{emma: {HASH}}}")
+    with running(f"--web.config.file={path}") as (exporter, _):
+        client = http.client.HTTPConnection("127.0.0.1", exporter.port, timeout=10)
+        assert asked(client, basic("emma", "secret")) == 200
+        kept = client.sock
+        path.write_text(f"basic_auth_users: {{noam: {HASH}}}")
+        begin = time.monotonic()
+        wait_for(lambda: asked(client, basic("emma", "secret")) == 401, 5)
+        assert time.monotonic() - begin < 2
+        assert asked(client, basic("noam", "secret")) == 200
+        assert client.sock is kept
+        client.close()
+
+
+@needs_openssl
+def test_an_authority_that_is_taken_back_ends_on_a_kept_connection_too(tmp_path: Path, certificates: Path) -> None:
+    authority = tmp_path / "clients.pem"
+    authority.write_bytes((certificates / "ca.pem").read_bytes())
+    more = ("client_auth_type: RequireAndVerifyClientCert", f"client_ca_file: {authority}")
+    path = written(tmp_path, tls_text(certificates, *more))
+    with running(f"--web.config.file={path}") as (exporter, _):
+        client = http.client.HTTPSConnection(
+            "127.0.0.1", exporter.port, timeout=10, context=trusting(certificates, "client")
+        )
+        assert asked(client, "") == 200
+        path.write_text(path.read_text() + f"basic_auth_users: {{emma: {HASH}}}\n")
+        kept = client.sock
+        wait_for(lambda: asked(client, "") == 401, 5)
+        assert client.sock is kept, "who may come in by TLS is the same"
+        authority.write_bytes((certificates / "other-ca.pem").read_bytes())
+
+        def ended() -> bool:
+            try:
+                asked(client, "")
+            except http.client.RemoteDisconnected:
+                return True
+            return False
+
+        wait_for(ended, 5)
+        assert refused(exporter, trusting(certificates, "client"))
+        assert exporter.get(tls=trusting(certificates, "stranger")).status == 401
+        client.close()
+
+
+GUESSERS = 80
+
+
+@pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.2"])
+def test_who_guesses_passwords_locks_nobody_out(tmp_path: Path, source: str) -> None:
+    """After a start from another address; after a change of the file from the same one too, for what is known stays so."""
+    slow = bcrypt.hashpw(b"secret", bcrypt.gensalt(10)).decode()
+    path = written(tmp_path, f"basic_auth_users: {{emma: '{slow}'}}")
+    right = basic("emma", "secret")
+    with running(f"--web.config.file={path}") as (exporter, _):
+        if source == "127.0.0.1":
+            assert exporter.get(Authorization=right).status == 200
+        with guessing(exporter.port, "emma", GUESSERS, source) as statuses:
+            wait_for(lambda: statuses[503] > GUESSERS and statuses[401] > 5)
+
+            def scrapes() -> None:
+                for _ in range(5):
+                    begin = time.monotonic()
+                    assert exporter.get(Authorization=right).status == 200
+                    assert time.monotonic() - begin < 2
+
+            scrapes()
+            os.utime(path)
+            wait_for(lambda: "read anew" in exporter.log)
+            scrapes()
+        assert set(statuses) <= {401, 503}
+        assert exporter.status("Threads") <= 3
+
+
 def test_passwords_on_the_wire(tmp_path: Path) -> None:
     slow = bcrypt.hashpw(b"secret", bcrypt.gensalt(10)).decode()
     path = written(
@@ -280,6 +451,26 @@ def test_tls_clients_that_never_finish_their_handshake(tmp_path: Path, certifica
         assert exporter.status("VmHWM") < 64 * 1024
         for client in clients:
             client.close()
+
+
+@needs_openssl
+def test_big_answers_by_tls_and_clients_that_never_read_them(tmp_path: Path, certificates: Path) -> None:
+    path = written(tmp_path, tls_text(certificates))
+    trusted = trusting(certificates)
+    get = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+    with running(f"--web.config.file={path}", snapshot=many_jobs(500)) as (exporter, _):
+        begin = time.monotonic()
+        assert len(exporter.get(tls=trusted).body) > 400_000
+        assert time.monotonic() - begin < 2
+        with deaf(exporter.port, 300, get * 100, tls=trusted):
+            wait_for(lambda: sum(size > 0 for size in exporter.unsent()) > 200)
+            for _ in range(10):
+                begin = time.monotonic()
+                assert exporter.get(tls=trusted).status == 200
+                assert time.monotonic() - begin < 2
+            assert exporter.files() < 300
+        assert exporter.status("Threads") <= 3
+        assert exporter.status("VmHWM") < 64 * 1024
 
 
 def refused(exporter: Exporter, context: ssl.SSLContext) -> bool:
