@@ -49,6 +49,10 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/aggregate.py
 	$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/hooks.py
+	$(BIN)/python benchmarks/agent_tick.py
+	@if command -v prometheus-node-exporter >/dev/null; then $(BIN)/python benchmarks/node_exporter.py; \
+	else echo "benchmarks/node_exporter.py: prometheus-node-exporter is not installed"; fi
 
 # A real Slurm cluster of two nodes on this machine (as root): slurmctld, slurmd, slurmdbd, MariaDB; nothing in /etc.
 cluster: system-packages

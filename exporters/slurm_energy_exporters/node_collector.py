@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from slurm_energy.agent.client import AgentError, read_snapshot
+from slurm_energy.agent.freshness import age_s, too_old
 from slurm_energy.agent.snapshot import CounterView, JobView, Snapshot
 from slurm_energy.version import __version__
 from slurm_energy_exporters.metrics import DOMAINS, NODE
@@ -19,8 +20,6 @@ from slurm_energy_exporters.metrics_text import Families, clean
 log = logging.getLogger("senergy.exporter")
 TIMEOUT_S = 2.0
 """For the agent's answer, which takes it milliseconds."""
-PERIODS, GRACE_S = 3, 5.0
-"""An agent that has not looked at its counters for so many periods and seconds is stuck."""
 
 
 class NodeCollector(Collector):
@@ -54,8 +53,8 @@ class NodeCollector(Collector):
             families.add("build", (__version__, ""), 1)
             families.add("agent_up", (), 0)
             return
-        age = abs(self._now() - snapshot.wall_ns / 1e9)
-        stuck = age > PERIODS * snapshot.period_s + GRACE_S
+        age = age_s(snapshot, self._now())
+        stuck = too_old(age, snapshot.period_s)
         self._say(f"{self._socket}: the agent looked at its counters {age:.0f} s ago; it may be stuck" if stuck else "")
         families.add("agent_up", (), not stuck)
         families.add("build", (__version__, clean(snapshot.version)), 1)

@@ -16,6 +16,11 @@ def age_s(snapshot: Snapshot, now_s: float) -> float:
     return now_s - snapshot.wall_ns / 1e9
 
 
+def too_old(seconds: float, period_s: float) -> bool:
+    """Whether a look so many seconds ago, or ahead, is none of now for an agent that looks every `period_s`."""
+    return abs(seconds) > PERIODS * period_s + GRACE_S
+
+
 def is_old(snapshot: Snapshot, now_s: float) -> bool:
     """Whether its watts are none of now, whichever way the clock went."""
-    return abs(age_s(snapshot, now_s)) > PERIODS * snapshot.period_s + GRACE_S
+    return too_old(age_s(snapshot, now_s), snapshot.period_s)

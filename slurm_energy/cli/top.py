@@ -24,7 +24,7 @@ def top(
 ) -> None:
     """Show what this node and its jobs draw now, from the agent's socket.
 
-    Ends with 1 where an agent does not answer.
+    Ends with 1 where an agent does not answer, or is stuck: then no watts are shown.
 
     \b
     Examples:
@@ -41,6 +41,8 @@ def top(
                 found.append(read_snapshot(path))
             except AgentError as error:
                 errors.append(str(error))
+            else:
+                errors += [f"{path}: {said}" for said in _stuck(found[-1])]
         if json_:
             import msgspec
 
@@ -81,11 +83,24 @@ def _live(paths: list[Path], every: float) -> None:
             time.sleep(every)
 
 
+def _stuck(snapshot: Snapshot) -> list[str]:
+    """What to say of an agent whose watts are none of now; nothing of others."""
+    import time
+
+    from slurm_energy.agent.freshness import age_s, is_old
+
+    now = time.time()
+    if not is_old(snapshot, now):
+        return []
+    return [f"looked {age_s(snapshot, now):.0f} s ago; stuck? systemctl restart slurm-energy-agent loses no energy"]
+
+
 def _plain(snapshot: Snapshot) -> dict[str, Any]:
-    """The snapshot for machines; watts of the node beside those of its parts."""
+    """The snapshot for machines; watts of the node beside those of its parts. live: whether they are of now."""
     import msgspec
 
     found: dict[str, Any] = msgspec.to_builtins(snapshot)
+    found["live"] = not _stuck(snapshot)
     found["node_watts"] = sum(sum(job.watts.values()) for job in (*snapshot.jobs, snapshot.idle))
     return found
 
@@ -106,15 +121,16 @@ def _table(snapshots: list[Snapshot]) -> Any:
     for snapshot in snapshots:
         jobs = sorted(snapshot.jobs, key=lambda job: -sum(job.watts.values()))
         total = [sum(job.watts[domain] for job in (*jobs, snapshot.idle)) for domain in DOMAINS]
-        sign = ", ".join(snapshot.problems)
+        stuck = _stuck(snapshot)
+        sign = ", ".join([*(["stuck: no live watts"] if stuck else []), *snapshot.problems])
         table.add_row(
             Text(printable(snapshot.node), style="bold"), f"{len(jobs)} jobs", "", Text(printable(sign)[:40], style="red"), "",
-            *(f"{watts:,.1f}" for watts in total), f"{sum(total):,.1f}", "",
+            *_watts(total, bool(stuck)), "",
         )  # fmt: skip
         for job in jobs:
             age = snapshot.wall_ns / 1e9 - job.session_start
-            table.add_row("", *_who(job), format_duration(max(age, 0)), *_figures(job))
-        table.add_row("", "idle", "", "", "", *_figures(snapshot.idle), end_section=True)
+            table.add_row("", *_who(job), format_duration(max(age, 0)), *_figures(job, bool(stuck)))
+        table.add_row("", "idle", "", "", "", *_figures(snapshot.idle, bool(stuck)), end_section=True)
     return table
 
 
@@ -128,6 +144,11 @@ def _who(job: JobView) -> tuple[Any, Any, Any]:
     return Text(f"{printable(name)}{mark}"), Text(printable(job.user)), Text(printable(job.account))
 
 
-def _figures(job: JobView) -> list[str]:
-    watts = [job.watts[domain] for domain in DOMAINS]
-    return [*(f"{value:,.1f}" for value in watts), f"{sum(watts):,.1f}", f"{sum(job.joules.values()) / 3.6e6:,.3f}"]
+def _watts(by_domain: list[float], stuck: bool) -> list[str]:
+    """Each and their sum; nothing where they are none of now."""
+    return [f"{value:,.1f}" if not stuck else "" for value in (*by_domain, sum(by_domain))]
+
+
+def _figures(job: JobView, stuck: bool) -> list[str]:
+    watts = _watts([job.watts[domain] for domain in DOMAINS], stuck)
+    return [*watts, f"{sum(job.joules.values()) / 3.6e6:,.3f}"]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from slurm_energy.agent.freshness import too_old
 from slurm_energy.doctor.common import HOOK, USER, Finding, Person, Place, look_of, may
 
-STUCK_S = 10.0
-"""An agent that looked longer ago than this, and than five of its periods, is stuck."""
 WAITING_HOOK_S = 120.0
 UNSHIPPED_S = 1800.0
 
@@ -44,8 +43,8 @@ def agent(seen: Agent, socket: str, version: str) -> list[Finding]:
         )  # fmt: skip
         return [Finding(role, "agent", False, seen.error, remedy)]
     found = []
-    if seen.age_s > max(STUCK_S, 5 * seen.period_s):
-        detail = f"{socket}: it looked at its counters {seen.age_s:.0f} s ago"
+    if too_old(seen.age_s, seen.period_s):
+        detail = f"{socket}: it looked at its counters {seen.age_s:.0f} s ago, or a clock was set"
         found.append(Finding(role, "agent", False, detail, f"systemctl restart {unit}; no energy is lost by that"))
     else:
         detail = f"answers on {socket}: {seen.jobs} jobs, {seen.watts:,.0f} W, {seen.counters} counters"

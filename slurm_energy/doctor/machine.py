@@ -140,15 +140,15 @@ class Machine:
     def agent(self, path: str) -> Agent:
         """What the agent answers."""
         from slurm_energy.agent.client import AgentError, read_snapshot
+        from slurm_energy.agent.freshness import age_s
 
         try:
             shown = read_snapshot(self.at(path))
         except AgentError as error:
             return Agent(error=str(error))
         watts = sum(sum(one.watts.values()) for one in (*shown.jobs, shown.idle))
-        age = max(time.time() - shown.wall_ns / 1e9, 0.0)
         return Agent(
-            "", shown.version, age, shown.period_s, watts, len(shown.jobs), len(shown.counters), shown.outbox_fill,
+            "", shown.version, age_s(shown, time.time()), shown.period_s, watts, len(shown.jobs), len(shown.counters), shown.outbox_fill,
             tuple(shown.problems),
         )  # fmt: skip
 

@@ -104,11 +104,17 @@ def take_in(ledger: Ledger, inbox: Path) -> Taken:
                     SetAside(str(file), number, f"not a segment: {error}", line.decode("utf-8", "backslashreplace"))
                 )
     bad = _unreported(ledger, bad)
-    days = _unbooked(ledger) | _store(ledger, rows)
-    if days:  # remembered until the days are written: a run that fails after this is made good by the next
+    new = _merged(ledger, rows)
+    days = _unbooked(ledger) | new.keys()
+    if days:  # remembered until the days are written, and before their segments are: a run that is cut off anywhere
+        # after this is made good by the next one, which finds the segments already there
         replace(
             ledger.path / UNBOOKED, msgspec.json.encode(sorted((cluster, day.isoformat()) for cluster, day in days))
         )
+    for key, content in new.items():
+        path = segment_path(ledger, *key)
+        replace(path, content)
+        sync_folder(path.parent)
     for file in files:
         file.unlink()
     return Taken(len(rows), days, tuple(bad))
@@ -200,16 +206,14 @@ def _read(path: Path) -> pa.Table | None:
             raise LedgerError(damaged(path, (str(error).splitlines() or [repr(error)])[0])) from error
 
 
-def _store(ledger: Ledger, rows: Sequence[tuple[object, ...]]) -> set[tuple[str, date]]:
-    """Adds segments to their days; the days that changed. Of two with one key the one that saw more counts."""
+def _merged(ledger: Ledger, rows: Sequence[tuple[object, ...]]) -> dict[tuple[str, date], bytes]:
+    """The files of the days that these segments change. Of two with one key the one that saw more counts."""
     by_day: dict[tuple[str, date], list[tuple[object, ...]]] = {}
     for row in rows:
         by_day.setdefault((str(row[0]), date.fromisoformat(str(row[10])[:10])), []).append(row)
-    for key in by_day:  # before any day is written
-        _read(segment_path(ledger, *key))
-    changed = set()
-    for (cluster, day), new in by_day.items():
-        path = segment_path(ledger, cluster, day)
+    changed = {}
+    for key, new in by_day.items():
+        path = segment_path(ledger, *key)
         columns = list(zip(*new, strict=True))
         table = pa.table(
             [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
@@ -225,7 +229,6 @@ def _store(ledger: Ledger, rows: Sequence[tuple[object, ...]]) -> set[tuple[str,
         ).to_arrow_table()
         buffer = BytesIO()
         pq.write_table(merged.cast(SCHEMA), buffer, compression="zstd")
-        if replace(path, buffer.getvalue()):
-            sync_folder(path.parent)
-            changed.add((cluster, day))
+        if before is None or path.read_bytes() != buffer.getvalue():
+            changed[key] = buffer.getvalue()
     return changed

@@ -77,7 +77,7 @@ def test_an_agent_that_is_not_well(seen, what, ok, words):
 
 
 def test_an_agent_with_a_long_period_is_not_taken_for_stuck():
-    assert compute.agent(Agent("", "1", 40.0, 10.0, 1, 1, 1), "/run/s", "1")[0].ok
+    assert compute.agent(Agent("", "1", 30.0, 10.0, 1, 1, 1), "/run/s", "1")[0].ok
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from pathlib import Path
@@ -225,6 +226,32 @@ def test_segments_of_a_run_that_did_not_end_are_booked_by_the_next(site: Site) -
         site.aggregate(row(), fail=True)
     site.aggregate(row())
     assert site.states() == ["COMPLETED", "IDLE"]
+    assert site.holds()
+
+
+@pytest.mark.parametrize("at", range(8))
+def test_a_run_cut_off_between_any_two_files_is_made_good_by_the_next(
+    site: Site, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """The inbox, the days of the segments and the note of what is not booked yet change one after the other."""
+    site.put(segment(), idle())
+    site.put(segment(6, NOON - 86_400), idle(begin=NOON - 86_400))
+    left, replace, unlink = [at], segments.replace, Path.unlink
+
+    def counted(act):
+        def one(*arguments, **more):
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return act(*arguments, **more)
+
+        return one
+
+    with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
+        patched.setattr(segments, "replace", counted(replace))
+        patched.setattr(Path, "unlink", counted(unlink))
+        site.aggregate(row())
+    site.aggregate(row())
     assert site.holds()
 
 
