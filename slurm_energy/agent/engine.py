@@ -144,10 +144,13 @@ class Engine:
         idle.samples += 1
         idle.gap_ns += gap_ns
         idle.end = wall_ns
-        if gpu_gaps:  # a GPU that is lost is a gap of those who hold it, and of nobody else
-            for live in lives:
-                if not gpu_gaps.isdisjoint(live.session.gpus):
-                    live.session.gpu_gap_ns += length
+        # A GPU that is lost is a gap of those who hold it, and of nobody else: by its part of the GPUs that they hold.
+        for live in lives:
+            session = live.session
+            if session.gpus_unknown or gpu_gaps:
+                lost = session.gpus_unknown + (len(gpu_gaps.intersection(session.gpus)) if gpu_gaps else 0)
+                if lost:
+                    session.gpu_gap_ns += length * lost // (session.gpus_unknown + len(session.gpus))
         for device, parts in shares.gpus.items():
             if parts[-1]:  # held by no job, or by one alone: then the last is 0
                 idle.by_gpu[device] = idle.by_gpu.get(device, 0) + parts[-1]

@@ -73,6 +73,8 @@ class Session(msgspec.Struct, kw_only=True):
     cpus: int = 1
     mem_bytes: int = 0
     gpus: list[str] = []
+    gpus_unknown: int = 0
+    """How many of Slurm's numbers of its GPUs no counter here belongs to: their energy is not measured."""
     alone: bool = False
     origin: str = "hook"
     """How it became known: hook, discovered (seen in the cgroup tree), idle."""

@@ -99,14 +99,18 @@ class Sessions:
         session.cpus = min(max(hook.cpus, 1), max(cpus, 1))
         session.mem_bytes = memory * session.cpus // max(cpus, 1)
         session.alone = hook.exclusive or session.cpus >= cpus
-        session.gpus = self._devices(hook.gpus) or session.gpus
+        devices, unknown = self._devices(hook.gpus)
+        if devices or not session.gpus:
+            session.gpus, session.gpus_unknown = devices, unknown
         session.origin = "hook"
 
-    def _devices(self, numbers: tuple[int, ...]) -> list[str]:
-        """Devices by Slurm's numbers: the device minor, or as the site maps them."""
+    def _devices(self, numbers: tuple[int, ...]) -> tuple[list[str], int]:
+        """Devices by Slurm's numbers (the device minor, or as the site maps them), and how many numbers have none."""
         by_hand = self.agent.options.sources.gpu_map
-        minors = {by_hand.get(number, number) for number in numbers}
-        return [m.counter.device for m in self.agent.engine.meters if m.counter.device and m.counter.minor in minors]
+        minors = [by_hand.get(number, number) for number in numbers]
+        here = [meter.counter for meter in self.agent.engine.meters if meter.counter.device]
+        known = {counter.minor for counter in here}
+        return [one.device for one in here if one.minor in minors], sum(minor not in known for minor in minors)
 
     def _end(self, hook: Hook) -> None:
         live = self._find(hook)
@@ -210,12 +214,14 @@ class Sessions:
         said = process_environment(folder.path, self.agent.options.sources.proc_root)
         job_id = folder.job_id if folder.job_id is not None else _number(said.get("SLURM_JOB_ID", ""), NO_ID)
         uid = re.search(r"/uid_(\d+)/", folder.path)
+        numbers = said.get("SLURM_JOB_GPUS", "").split(",")
+        devices, unknown = self._devices(tuple(int(one) for one in numbers if one.isascii() and one.isdigit()))
         session = Session(
             job_id=job_id, restart_count=_number(said.get("SLURM_RESTART_COUNT", ""), 0), sluid=folder.sluid,
             session_start=made // NS, start=wall_ns, end=wall_ns, user=said.get("SLURM_JOB_USER", "")[:256],
             uid=int(uid[1]) if uid else _number(said.get("SLURM_JOB_UID", ""), -1), account=said.get("SLURM_JOB_ACCOUNT", "")[:256],
             partition=said.get("SLURM_JOB_PARTITION", "")[:256], cpus=_number(said.get("SLURM_CPUS_ON_NODE", ""), 1), origin="discovered",
-            gpus=self._devices(tuple(int(n) for n in said.get("SLURM_JOB_GPUS", "").split(",") if n.isascii() and n.isdigit())), seen=True,
+            gpus=devices, gpus_unknown=unknown, seen=True,
         )  # fmt: skip
         session.mem_bytes = self.agent.engine.shape.mem_bytes * session.cpus // max(self.agent.engine.shape.cpus, 1)
         try:  # what it used before it was seen is not of this interval

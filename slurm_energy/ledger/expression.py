@@ -23,10 +23,10 @@ MEASURED = {
     **{f"m_{name}": "float64" for name in ("package", "dram", "gpu", "other")},
     **{f"has_{name}": "boolean" for name in ("package", "dram", "gpu", "node")},
     "covered_s": "float64",
-    "gpu_covered_s": "float64",
+    **{f"{name}_covered_s": "float64" for name in ("package", "dram", "gpu")},
 }
-"""Columns of `energy` beside record and day: kWh, whether a domain was measured at all, node-seconds covered (the GPUs'
-apart, for one that is lost is no gap of the rest)."""
+"""Columns of `energy` beside record and day: kWh, whether a domain was measured at all, node-seconds covered (by domain
+too: nodes may have different sensors, and a GPU that is lost is no gap of the rest)."""
 REACH = {
     "rapl": ("package", "dram"),
     "gpu": ("gpu",),
@@ -76,14 +76,17 @@ def ledger_rows(jobs: Table, ratings: Table, days: Table, energy: Table | None, 
 def _covered(table: Table) -> Table:
     """Adds `coverage`: the measured share of the row's node-seconds; a run of no length is covered if it was seen."""
     node_seconds = table.seconds * ibis.greatest(table.nodes, 1)
-    covered = table.covered_s.fill_null(0.0)  # least() and greatest() pass over nulls
-    share = ibis.least(covered / ibis.greatest(node_seconds, 1).cast("float64"), 1.0)
-    gpu_share = ibis.least(table.gpu_covered_s.fill_null(0.0) / ibis.greatest(node_seconds, 1).cast("float64"), 1.0)
-    return table.mutate(
-        gpu_coverage=ibis.ifelse(node_seconds > 0, gpu_share, 1.0),
-        coverage=ibis.coalesce(ibis.ifelse(node_seconds > 0, share, table.covered_s * 0.0 + 1.0), 0.0),
-        seen=table.covered_s.notnull(),
-    )
+    length = ibis.greatest(node_seconds, 1).cast("float64")
+
+    def share(seconds: FloatingValue) -> FloatingValue:
+        return ibis.least(seconds.fill_null(0.0) / length, 1.0)  # least() and greatest() pass over nulls
+
+    by_domain = {
+        f"{name}_coverage": ibis.ifelse(node_seconds > 0, share(table[f"{name}_covered_s"]), 1.0)
+        for name in ("package", "dram", "gpu")
+    }
+    whole = ibis.ifelse(node_seconds > 0, share(table.covered_s), table.covered_s * 0.0 + 1.0)
+    return table.mutate(coverage=ibis.coalesce(whole, 0.0), seen=table.covered_s.notnull(), **by_domain)
 
 
 def _energy(table: Table, plugin: str) -> Table:
@@ -97,7 +100,6 @@ def _energy(table: Table, plugin: str) -> Table:
         "dram": table.mem_gb * table.dram_w_per_gb,
         "gpu": table.gpu_w,
     }  # fmt: skip
-    covered = {"package": table.coverage, "dram": table.coverage, "gpu": table.gpu_coverage}
     believed = _believed(table, plugin, watts) & ~table.seen
     reach = REACH.get(plugin, ())
     whole_node = table.has_node.fill_null(False)
@@ -106,7 +108,7 @@ def _energy(table: Table, plugin: str) -> Table:
         has = table[f"has_{component}"].fill_null(False)
         got = table[f"m_{component}"].fill_null(0.0)
         rated = table.hours * rated_w / 1000.0
-        missing = ibis.ifelse(has | whole_node, rated * (1.0 - covered[component]), rated)
+        missing = ibis.ifelse(has | whole_node, rated * (1.0 - table[f"{component}_coverage"]), rated)
         # What a node modelled (sources with an estimate) comes with the segments, but is no measurement.
         modelled = ibis.ifelse(has, 0.0, got)
         guess = ibis.ifelse(modelled > 0, modelled, missing)

@@ -85,7 +85,7 @@ def make_tables(
         CREATE TEMP TABLE energy AS
         SELECT record, day, {", ".join(map(_of_record, ("package", "dram", "gpu")))},
           sum(other_uj) / {UJ_PER_KWH} AS m_other, sum(covered_ns) / 1e9 AS covered_s,
-          sum(gpu_covered_ns) / 1e9 AS gpu_covered_s,
+          {", ".join(map(_covered, ("package", "dram")))}, sum(gpu_covered_ns) / 1e9 AS gpu_covered_s,
           bool_or(has_package) AS has_package, bool_or(has_dram) AS has_dram, bool_or(has_gpu) AS has_gpu,
           bool_or(has_node) AS has_node
         FROM matched GROUP BY record, day""")
@@ -121,6 +121,11 @@ def _of_record(domain: str) -> str:
     """kWh of a record: what was measured; where nothing of it was, what was modelled."""
     uj = f"CASE WHEN bool_or(has_{domain}) THEN sum({domain}_real) ELSE sum({domain}_uj) END"
     return f"({uj}) / {UJ_PER_KWH} AS m_{domain}"
+
+
+def _covered(domain: str) -> str:
+    """Node-seconds of a record in which a domain was measured: its nodes may have different sensors."""
+    return f"coalesce(sum(covered_ns) FILTER (has_{domain} OR has_node), 0) / 1e9 AS {domain}_covered_s"
 
 
 def _source(files: Sequence[Path]) -> str:

@@ -779,6 +779,26 @@ def test_gpus_of_a_discovered_job_that_nobody_knows_of_are_not_called_measured(t
     assert node.segments(7)[-1]["uj"]["gpu"] == 0
 
 
+def test_gpus_that_slurm_gave_and_no_counter_knows_are_a_gap_in_their_part(tmp_path: Path) -> None:
+    node, gpus = with_gpus(tmp_path, 2)
+    half, none, whole = begin(node, 7, SLURM_JOB_GPUS="1,6"), begin(node, 8, SLURM_JOB_GPUS="4,5"), begin(node, 9)
+    busy = {half: 1, none: 1, whole: 1}
+    node.advance(10, 100, busy)
+    assert [node.job(job).gpu_gap_ns for job in (7, 8, 9)] == [5 * NS, 10 * NS, 0]
+    gpus[1].broken = "fell off the bus"
+    node.advance(10, 100, busy)
+    assert [node.job(job).gpu_gap_ns for job in (7, 8, 9)] == [15 * NS, 20 * NS, 0]
+    assert [node.job(job).gap_ns for job in (7, 8, 9)] == [0, 0, 0]
+
+
+def test_one_gpu_of_two_that_is_lost_is_half_a_gap(tmp_path: Path) -> None:
+    node, gpus = with_gpus(tmp_path, 2)
+    folder = begin(node, 7, SLURM_JOB_GPUS="0,1")
+    gpus[0].broken = "fell off the bus"
+    node.advance(20, 100, {folder: 1})
+    assert (node.job(7).gpu_gap_ns, node.job(7).gap_ns) == (10 * NS, 0)
+
+
 def test_a_gpu_that_is_lost_is_a_gap_of_its_holder_alone(tmp_path: Path) -> None:
     node, gpus = with_gpus(tmp_path, 2)
     holder, other = begin(node, 7, SLURM_JOB_GPUS="1"), begin(node, 8)

@@ -344,6 +344,21 @@ def test_one_of_two_nodes_alone_is_half_of_the_coverage(site: Site) -> None:
     assert site.job["coverage"] == pytest.approx(0.5)
 
 
+def test_what_only_one_of_two_nodes_measures_is_estimated_for_the_other(site: Site) -> None:
+    bare = {"package": KWH // 10, "dram": 0, "gpu": 0, "other": 0}
+    site.put(segment(), segment(node="n2", measured=["package"], uj=bare, gpu_gap_s=3600.0))
+    site.aggregate(
+        row(NNodes=2, NCPUS=8, NodeList="n[1-2]", AllocTRES="cpu=8,mem=32G,node=2,gres/gpu=2,gres/gpu:a100=2")
+    )
+    job = site.job
+    assert job["coverage"] == 1.0
+    assert job["package_kwh"] == pytest.approx(0.2)
+    assert job["dram_kwh"] == pytest.approx(0.02 + 0.5 * 32 * 0.5 / 1000)
+    assert job["gpu_kwh"] == pytest.approx(0.3 + 0.5 * 2 * 0.4)
+    assert job["measured_kwh"] == pytest.approx(0.1 + 0.02 + 0.3 + 0.1)
+    assert site.holds()
+
+
 def test_runs_of_a_requeued_job_each_get_their_own(site: Site) -> None:
     small = {"package": KWH // 100, "dram": 0, "gpu": 0, "other": 0}
     site.put(segment(length_s=600, uj=small), segment(begin=NOON + 1200, restart_count=1, length_s=1800))
