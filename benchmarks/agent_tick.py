@@ -218,7 +218,7 @@ class Load:
 
     def options(self) -> AgentOptions:
         """For an Agent in this process."""
-        return AgentOptions(sources=self.sources(), node_given=True, **self._table())
+        return AgentOptions(sources=self.sources(), **self._table())
 
     def _table(self) -> dict[str, Any]:
         paths = {name: str(self.root / name) for name in ("hooks", "outbox")}

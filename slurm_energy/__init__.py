@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from slurm_energy.version import __version__
 
 if TYPE_CHECKING:
-    from slurm_energy.factors.profile import load_profile
+    from slurm_energy.factors.layers import load_profile
     from slurm_energy.ledger.store import open_ledger
 
 __all__ = ["__version__", "load_profile", "open_ledger"]
@@ -26,7 +26,7 @@ def __getattr__(name: str) -> object:
 
         return open_ledger
     if name == "load_profile":
-        from slurm_energy.factors.profile import load_profile
+        from slurm_energy.factors.layers import load_profile
 
         return load_profile
     raise AttributeError(f"module 'slurm_energy' has no attribute {name!r}")

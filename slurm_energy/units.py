@@ -1,50 +1,20 @@
-"""Units: joules, kWh, grams and pounds of CO2e, USD, hours; conversions and text for people."""
+"""Units: joules, kWh, grams and pounds of CO2e, USD, hours; what one is of another, and text for people."""
 
 from __future__ import annotations
 
 import math
 
-LB_KG = 0.45359237
-"""Kilograms in one avoirdupois pound, exact by the international yard and pound agreement of 1959."""
-
 LB_G = 453.59237
-"""Grams in one pound, exact."""
+"""Grams in one avoirdupois pound, exact by the international yard and pound agreement of 1959."""
 
 J_PER_KWH = 3_600_000.0
 """Joules in one kilowatt-hour, exact."""
 
+UJ_PER_KWH = 3.6e12
+"""Microjoules, the unit of the hardware counters, in one kilowatt-hour, exact."""
+
 SECONDS_PER_HOUR = 3600.0
 SECONDS_PER_DAY = 86_400.0
-
-
-def joules_to_kwh(joules: float) -> float:
-    """Energy in kWh from joules; any sign, exact definition of the kilowatt-hour."""
-    return joules / J_PER_KWH
-
-
-def microjoules_to_kwh(microjoules: float) -> float:
-    """Energy in kWh from microjoules, the unit of the hardware counters; any sign."""
-    return microjoules / (J_PER_KWH * 1e6)
-
-
-def kwh_to_joules(kwh: float) -> float:
-    """Energy in joules from kWh; any sign."""
-    return kwh * J_PER_KWH
-
-
-def lb_to_g(pounds: float) -> float:
-    """Mass in grams from pounds; any sign."""
-    return pounds * LB_G
-
-
-def g_to_lb(grams: float) -> float:
-    """Mass in pounds from grams; any sign."""
-    return grams / LB_G
-
-
-def seconds_to_hours(seconds: float) -> float:
-    """Hours from seconds; any sign."""
-    return seconds / SECONDS_PER_HOUR
 
 
 def format_kwh(kwh: float) -> str:

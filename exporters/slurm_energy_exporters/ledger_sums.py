@@ -14,8 +14,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from slurm_energy.accounting.sql import derived_columns
 from slurm_energy.ledger.store import DayFile, Ledger
 from slurm_energy.slurm import states
+from slurm_energy.sql import JOB_KEY, one_of, parquet, quoted
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -136,10 +138,9 @@ class DaySums:
             midnight = datetime(file.day.year, file.day.month, file.day.day, tzinfo=self.zone)
             next_day = file.day + timedelta(days=1)
             ends = datetime(next_day.year, next_day.month, next_day.day, tzinfo=self.zone)
-            path = str(file.path).replace("'", "''")
             parts.append(
                 f"SELECT {number} AS file, {round(midnight.timestamp())} AS low, {round(ends.timestamp())} AS high, "
-                f"{_COLUMNS} FROM read_parquet('{path}', hive_partitioning=false)"
+                f"{_COLUMNS} FROM {parquet([file.path])}"
             )
         con.execute(f"CREATE TEMP TABLE raw AS {' UNION ALL '.join(parts)}")
         for column in LEVELS.values():
@@ -155,11 +156,9 @@ class DaySums:
 
 
 _COLUMNS = f"""
-    project, "user", state = 'IDLE' AS idle, coalesce(array_job_id, job_id) AS a,
-    coalesce(array_task_id, -1)::BIGINT AS b, epoch("start")::BIGINT AS start, epoch("end")::BIGINT AS ends,
-    state IN ({", ".join(f"'{state}'" for state in sorted(states.AGAIN))}) AS again, restart_count, gpu_h, cpu_h, it_kwh,
-    it_kwh * pue AS facility_kwh, it_kwh * pue * carbon_g_per_kwh AS co2e_g, electricity_usd, cloud_low_usd,
-    cloud_high_usd, measured_kwh, slurm_kwh, it_kwh - measured_kwh - slurm_kwh AS estimated_kwh"""
+    project, "user", state = {quoted(states.IDLE)} AS idle, {JOB_KEY}, epoch("start")::BIGINT AS start,
+    epoch("end")::BIGINT AS ends, state IN {one_of(states.AGAIN)} AS again, restart_count, gpu_h, cpu_h, it_kwh,
+    electricity_usd, cloud_low_usd, cloud_high_usd, measured_kwh, slurm_kwh, {derived_columns()}"""
 # A run that began and ended within its day, was no restart, may not go on, and is alone with its id there is a job.
 _ALONE = """NOT (start <= low OR ends IS NULL OR ends > high OR again OR coalesce(restart_count, 1) > 0
     OR EXISTS (FROM several s WHERE s.file = raw.file AND s.a = raw.a AND s.b = raw.b))"""

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from slurm_energy import segment
+
 
 class Metric(NamedTuple):
     """One metric family. kind: gauge, counter or info (a gauge that is always 1); counters are named without _total."""
@@ -22,7 +24,7 @@ class Metric(NamedTuple):
 
 JOB = ("jobid", "run")
 """What tells a job on a node: Slurm's job id (its SLUID where only that is known) and the first second of its run."""
-DOMAINS = ("package", "dram", "gpu", "other")
+DOMAINS = segment.DOMAINS
 """CPU packages, memory, GPUs, and what the node draws beyond them where its input is measured."""
 
 NODE = (

@@ -2,12 +2,18 @@
 
 The equations are those of Strubell, Ganesh and McCallum, Energy and Policy Considerations for Deep Learning in NLP,
 ACL 2019 (arXiv:1906.02243), unless a docstring says otherwise.
+
+All that prices energy calls these functions, with numbers or with what stands for many of them: a column of a table, or
+SQL (slurm_energy.accounting.sql). Ranges are checked where a number is given; what is in a table was checked on its way
+in.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Real
+from typing import Any, Protocol, TypeVar
 
 EPA_LB_PER_KWH = 0.954
 """Mean CO2e of power consumed in the U.S., lb/kWh: EPA eGRID 2018, as used in Strubell et al. 2019, Eq. (2)."""
@@ -15,7 +21,20 @@ EPA_LB_PER_KWH = 0.954
 _ROUNDING_PCT = 0.5
 
 
-def facility_energy_kwh(it_power_w: float, hours: float, pue: float) -> float:
+class Quantity(Protocol):
+    """What the equations compute with: a float, a column of numbers, or SQL for a number."""
+
+    def __mul__(self: _Q, other: Any, /) -> _Q:
+        """The product."""
+
+    def __truediv__(self: _Q, other: Any, /) -> _Q:
+        """The quotient."""
+
+
+_Q = TypeVar("_Q", bound=Quantity)
+
+
+def facility_energy_kwh(it_power_w: _Q, hours: _Q, pue: _Q) -> _Q:
     """Energy that the facility draws for a run, in kWh.
 
     Strubell et al. 2019, Eq. (1): p_t = PUE * t * (p_c + p_r + g * p_g) / 1000.
@@ -31,7 +50,7 @@ def facility_energy_kwh(it_power_w: float, hours: float, pue: float) -> float:
     return pue * hours * it_power_w / 1000
 
 
-def facility_from_it_kwh(it_kwh: float, pue: float) -> float:
+def facility_from_it_kwh(it_kwh: _Q, pue: _Q) -> _Q:
     """Energy that the facility draws where the IT energy is known, in kWh: the PUE part of Eq. (1).
 
     it_kwh: energy of CPU sockets, DRAM and GPUs (or of the node at its wall plug), kWh, >= 0
@@ -43,7 +62,7 @@ def facility_from_it_kwh(it_kwh: float, pue: float) -> float:
     return pue * it_kwh
 
 
-def rated_energy_kwh(watts: float, hours: float) -> float:
+def rated_energy_kwh(watts: _Q, hours: _Q) -> _Q:
     """Estimate of IT energy where nothing was measured, in kWh: rated power times time, without PUE.
 
     Devices rarely draw their rated power all the time, so this is on the high side for most jobs.
@@ -71,7 +90,7 @@ def emissions_lb(facility_kwh: float, lb_per_kwh: float = EPA_LB_PER_KWH) -> flo
     return lb_per_kwh * facility_kwh
 
 
-def emissions_g(facility_kwh: float, g_per_kwh: float) -> float:
+def emissions_g(facility_kwh: _Q, g_per_kwh: _Q) -> _Q:
     """Operational emissions in grams of CO2e: Eq. (2) with the intensity in metric units.
 
     facility_kwh: energy with PUE, kWh, >= 0
@@ -83,7 +102,7 @@ def emissions_g(facility_kwh: float, g_per_kwh: float) -> float:
     return g_per_kwh * facility_kwh
 
 
-def electricity_usd(facility_kwh: float, usd_per_kwh: float) -> float:
+def electricity_usd(facility_kwh: _Q, usd_per_kwh: _Q) -> _Q:
     """Cost of the electricity in USD, on the facility's energy, that is, with PUE (Strubell et al. 2019, Table 4).
 
     facility_kwh: kWh, >= 0
@@ -95,7 +114,7 @@ def electricity_usd(facility_kwh: float, usd_per_kwh: float) -> float:
     return usd_per_kwh * facility_kwh
 
 
-def cloud_usd(device_hours: float, usd_per_device_hour: float) -> float:
+def cloud_usd(device_hours: _Q, usd_per_device_hour: _Q) -> _Q:
     """What the same device-hours would have cost in a cloud, in USD (Strubell et al. 2019, Tables 3 and 4).
 
     device_hours:        devices times duration, h, >= 0
@@ -142,6 +161,6 @@ def carbon_intensity_of_mix(
     return weighted / total
 
 
-def _at_least(name: str, value: float, least: float) -> None:
-    if not (math.isfinite(value) and value >= least):
+def _at_least(name: str, value: object, least: float) -> None:
+    if isinstance(value, Real) and not (math.isfinite(value) and float(value) >= least):
         raise ValueError(f"{name} = {value!r}: expected a finite number of at least {least:g}")

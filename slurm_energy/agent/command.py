@@ -11,7 +11,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,7 +19,7 @@ import msgspec
 from slurm_energy.agent.agent import Agent
 from slurm_energy.agent.clock import Clock, FileClock
 from slurm_energy.agent.inotify import Watch
-from slurm_energy.agent.options import AgentOptions, parse
+from slurm_energy.agent.options import AgentOptions, Started, parse
 from slurm_energy.agent.server import Server
 from slurm_energy.agent.snapshot import take
 from slurm_energy.sources import find_all
@@ -29,17 +29,17 @@ log = logging.getLogger("senergy.agent")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs until SIGTERM or SIGINT; 0 then. 2 where the configuration is wrong, 1 where it cannot start."""
-    options, to_finish = parse(arguments)
+    """Runs until SIGTERM or SIGINT; 0 then, 1 where it cannot start. Raises ConfigError for a wrong configuration."""
+    started = parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     try:
-        if to_finish:
-            finish(options)
+        if started.finish:
+            finish(started)
         else:
-            with _alone(options):
-                run(options)
+            with _alone(started.options):
+                run(started)
     except BlockingIOError:
-        log.error("another agent holds %s: systemctl stop slurm-energy-agent first", options.state_dir)
+        log.error("another agent holds %s: systemctl stop slurm-energy-agent first", started.options.state_dir)
         return 1
     except OSError as error:
         log.error("%s: %s; the agent runs as root (docs/install.md)", error.filename or "agent", error.strerror)
@@ -47,10 +47,11 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def run(options: AgentOptions) -> None:
+def run(started: Started) -> None:
     """The agent's life. Raises OSError where its folders or its socket cannot be made."""
+    options = started.options
     Path(options.hooks).mkdir(mode=0o700, parents=True, exist_ok=True)
-    agent = _agent(options)
+    agent = _agent(started)
     for meter in agent.engine.meters:
         log.info("reads %s (%s)", meter.counter.name, meter.counter.domain)
     stopped = _stop_on_signals()
@@ -72,12 +73,12 @@ def run(options: AgentOptions) -> None:
             meter.counter.close()
 
 
-def finish(options: AgentOptions) -> None:
+def finish(started: Started) -> None:
     """What a stopped agent left open goes to the outbox. Raises OSError as `run` does."""
-    if not Path(options.state_dir).is_dir():
+    if not Path(started.options.state_dir).is_dir():
         return
-    with _alone(options):
-        agent = _agent(options)
+    with _alone(started.options):
+        agent = _agent(started)
         agent.start()
         agent.finish()
 
@@ -95,9 +96,10 @@ def _alone(options: AgentOptions) -> Iterator[None]:
         os.close(held)
 
 
-def _agent(options: AgentOptions) -> Agent:
+def _agent(started: Started) -> Agent:
     """An agent with this node's counters; what may not be read is said."""
-    clock: Clock = FileClock(options.clock) if options.clock else Clock()
+    options = started.options
+    clock = FileClock(started.clock) if started.clock else Clock()
     found = find_all(options.sources)
     for refusal in found.refused:
         log.warning("%s: %s; %s", refusal.what, refusal.why, refusal.remedy)
@@ -147,7 +149,7 @@ def _stop_on_signals() -> int:
     return reader
 
 
-def _shipper(agent: Agent):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _shipper(agent: Agent) -> Callable[[], None] | None:
     """Ships from a thread of the agent where a site wants that; what ends the thread, or None."""
     if not agent.options.ship_to:
         return None
@@ -159,7 +161,7 @@ def _shipper(agent: Agent):  # type: ignore[no-untyped-def]  # noqa: ANN202
     options = agent.options
     thread = threading.Thread(
         target=ship_forever, args=(Path(options.outbox), Path(options.ship_to), options.flush_s, stop),
-        kwargs={"cluster": options.cluster, "node": options.node}, daemon=True,
+        kwargs={"cluster": agent.names.stamped, "node": agent.names.node}, daemon=True,
     )  # fmt: skip
     thread.start()
     return stop.set

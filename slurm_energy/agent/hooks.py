@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from slurm_energy.agent.node import Names
 from slurm_energy.slurm.hookfile import Hook, parse_hook
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from slurm_energy.agent.agent import Agent
 
 MAX_BYTES = 65536
 MAX_KEPT = 1000
@@ -33,91 +30,103 @@ class Event(NamedTuple):
         return os.path.basename(self.path), self.hook.mtime_ns  # noqa: PTH119  no Path objects in a tick
 
 
-def collect(folder: Path, agent: Agent) -> list[Event]:
-    """Reads what is there, oldest first. A file that is none of ours, or torn, is moved aside and counted."""
-    try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if not entry.name.startswith(".")]
-    except OSError:
-        return []
-    if agent.handled:
-        names = [name for name in names if not _handled(f"{folder}/{name}", agent.handled)]
-    found = []
-    # In the order of their names, so that a cut never lies between an Epilog and its Prolog the wrong way round.
-    for name in sorted(names)[:MAX_FILES]:
-        path = f"{folder}/{name}"
+class HookFolder:
+    """The hooks' folder. A file in it has its effect once, however often the agent is killed before it is removed."""
+
+    def __init__(self, folder: Path, aside: Path, names: Names, say: Callable[[str], None]) -> None:
+        """aside: where files go that are none of ours, or torn. say: tells people of them."""
+        self.folder, self.aside = folder, aside
+        self.handled: list[tuple[str, int]] = []
+        """Files (name, mtime) that have had their effect and are still there."""
+        self.bad = 0
+        """How many files were set aside."""
+        self._names, self._say = names, say
+
+    def collect(self) -> list[Event]:
+        """Reads what is there, oldest first. A file that is none of ours, or torn, is moved aside and counted."""
+        try:
+            with os.scandir(self.folder) as entries:
+                names = [entry.name for entry in entries if not entry.name.startswith(".")]
+        except OSError:
+            return []
+        if self.handled:
+            names = [name for name in names if not self._had_its_effect(name)]
+        found = []
+        # In the order of their names, so that a cut never lies between an Epilog and its Prolog the wrong way round.
+        for name in sorted(names)[:MAX_FILES]:
+            event = self._read(f"{self.folder}/{name}")
+            if event is not None:
+                found.append(event)
+        found.sort(key=lambda event: (event.hook.mtime_ns, event.hook.event != "prolog", event.path))
+        self.handled += [event.mark for event in found]
+        return found
+
+    def _read(self, path: str) -> Event | None:
         try:
             # A hook folder is root's, but nothing is followed and nothing can make us wait.
             file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
-            continue
+            return None
         except OSError as error:
-            _set_aside(path, agent, str(error))
-            continue
+            self._set_aside(path, str(error))
+            return None
         data = b""
         try:
             status = os.fstat(file)
             data = os.read(file, MAX_BYTES + 1)
-            hook = parse_hook(data, status.st_mtime_ns, agent.options.node)
-            if hook.node == agent.options.node or not agent.options.node_given:
-                found.append(Event(path, hook))
+            hook = parse_hook(data, status.st_mtime_ns, self._names.node)
         except (OSError, ValueError) as error:
-            _set_aside(path, agent, str(error), data)
+            self._set_aside(path, str(error), data)
+            return None
         finally:
             os.close(file)
-    found.sort(key=lambda event: (event.hook.mtime_ns, event.hook.event != "prolog", event.path))
-    return found
+        return Event(path, hook) if self._names.is_ours(hook.node) else None
 
-
-def sweep(folder: Path, before_ns: int) -> None:
-    """Takes away what killed hooks left under a dot-name, where it is older than `before_ns` (wall clock)."""
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            with contextlib.suppress(OSError):
-                if entry.name.startswith(".") and entry.stat(follow_symlinks=False).st_mtime_ns < before_ns:
-                    os.unlink(entry.path)  # noqa: PTH108
-
-
-def _handled(path: str, handled: Sequence[tuple[str, int]]) -> bool:
-    try:
-        return (os.path.basename(path), os.stat(path, follow_symlinks=False).st_mtime_ns) in handled  # noqa: PTH116, PTH119
-    except OSError:
-        return False
-
-
-def remove(folder: Path, handled: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Takes files away whose effect is in the checkpoint; those that would not go."""
-    left = []
-    for name, mtime_ns in handled:
+    def _had_its_effect(self, name: str) -> bool:
         try:
-            os.unlink(f"{folder}/{name}")  # noqa: PTH108
-        except FileNotFoundError:
-            continue
+            return (name, os.stat(f"{self.folder}/{name}", follow_symlinks=False).st_mtime_ns) in self.handled  # noqa: PTH116
         except OSError:
-            left.append((name, mtime_ns))
-    return left
+            return False
 
+    def remove_handled(self) -> None:
+        """Files whose effect is in the checkpoint go; what cannot be removed is remembered."""
+        left = []
+        for name, mtime_ns in self.handled:
+            try:
+                os.unlink(f"{self.folder}/{name}")  # noqa: PTH108
+            except FileNotFoundError:
+                continue
+            except OSError:
+                left.append((name, mtime_ns))
+        self.handled = left
 
-def _set_aside(path: str, agent: Agent, why: str, data: bytes = b"") -> None:
-    """Out of the way, but kept: STATE/bad-hooks. data: what was read of it."""
-    agent.bad_hook_files += 1
-    name = os.path.basename(path)  # noqa: PTH119
-    agent.say(f"hook file {name[:80]!r} set aside: {why}")
-    folder = Path(agent.options.state_dir) / "bad-hooks"
-    target: Path | None = None
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        kept = len(list(folder.iterdir()))
-        target = folder / f"{kept:06d}"
-        if kept < MAX_KEPT:
-            os.rename(path, target)  # noqa: PTH104
-            return
-    except OSError:  # another file system: the content is small; never opened again, for it may be a pipe
-        if target is not None:
+    def sweep(self, before_ns: int) -> None:
+        """Takes away what killed hooks left under a dot-name, where it is older than `before_ns` (wall clock)."""
+        with contextlib.suppress(OSError), os.scandir(self.folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if entry.name.startswith(".") and entry.stat(follow_symlinks=False).st_mtime_ns < before_ns:
+                        os.unlink(entry.path)  # noqa: PTH108
+
+    def _set_aside(self, path: str, why: str, data: bytes = b"") -> None:
+        """Out of the way, but kept. data: what was read of it."""
+        self.bad += 1
+        name = os.path.basename(path)  # noqa: PTH119
+        self._say(f"hook file {name[:80]!r} set aside: {why}")
+        target: Path | None = None
+        try:
+            self.aside.mkdir(mode=0o700, exist_ok=True)
+            kept = len(list(self.aside.iterdir()))
+            target = self.aside / f"{kept:06d}"
+            if kept < MAX_KEPT:
+                os.rename(path, target)  # noqa: PTH104
+                return
+        except OSError:  # another file system: the content is small; never opened again, for it may be a pipe
+            if target is not None:
+                with contextlib.suppress(OSError):
+                    target.write_bytes(data[:MAX_BYTES])
+        try:
+            os.unlink(path)  # noqa: PTH108
+        except OSError:  # a folder: at least out of sight
             with contextlib.suppress(OSError):
-                target.write_bytes(data[:MAX_BYTES])
-    try:
-        os.unlink(path)  # noqa: PTH108
-    except OSError:  # a folder: at least out of sight
-        with contextlib.suppress(OSError):
-            os.rename(path, os.path.join(os.path.dirname(path), f".bad-{name}"))  # noqa: PTH104, PTH118, PTH120
+                os.rename(path, os.path.join(os.path.dirname(path), f".bad-{name}"))  # noqa: PTH104, PTH118, PTH120

@@ -41,6 +41,11 @@ class Meter:
         self.lost = False
         """Whether what the last gap hides is lost for good; else the next reading has it."""
 
+    @property
+    def watts(self) -> float:
+        """What the counter draws, over the last interval that was long enough."""
+        return self.rate_uw / 1e6
+
     def advance(self, now_ns: int) -> int | None:
         """What the counter moved since the last call, uJ; None for a gap: no reading, or a movement that cannot be.
 

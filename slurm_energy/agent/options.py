@@ -4,53 +4,85 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple, Optional
 
 import msgspec
 
 from slurm_energy.sources.options import Options as SourceOptions
+from slurm_energy.sources.options import Watts
+
+Period = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+Delay = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
+Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+Megabytes = Annotated[int, msgspec.Meta(ge=1, le=1 << 30)]
 
 
 class AgentOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[agent]. Seconds, watts, bytes. node and cluster: as Slurm names them."""
+    """[agent]. Seconds, watts, bytes. node and cluster: as Slurm names them; empty: as the hooks say."""
 
     node: str = ""
-    cluster: str = "cluster"
-    period_s: float = 1.0
-    checkpoint_s: float = 30.0
-    flush_s: float = 300.0
-    orphan_s: float = 60.0
+    cluster: str = ""
+    period_s: Period = 1.0
+    checkpoint_s: Period = 30.0
+    flush_s: Period = 300.0
+    orphan_s: Delay = 60.0
     hooks: str = "/run/slurm-energy/hooks"
     socket: str = "/run/slurm-energy/agent.sock"
     state_dir: str = "/var/lib/slurm-energy/agent"
     outbox: str = "/var/lib/slurm-energy/outbox"
-    outbox_limit_mb: int = 256
+    outbox_limit_mb: Megabytes = 256
     group: str = "slurm-energy"
     cgroup_root: str = "/sys/fs/cgroup"
-    cpus: int = 0
-    mem_bytes: int = 0
-    package_idle_w: float | None = None
-    dram_idle_w: float | None = None
-    clock: str = ""
+    cpus: Count = 0
+    mem_bytes: Count = 0
+    package_idle_w: Optional[Watts] = None
+    dram_idle_w: Optional[Watts] = None
     ship_to: str = ""
     sources: SourceOptions = SourceOptions()
-    node_given: bool = False
-    """Whether the site named the node: then hooks of other nodes of this host are left to their agents."""
 
     def shape(self) -> tuple[int, int]:
         """CPUs and bytes of memory of the node: configured, else this machine's."""
         page, pages = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
         return self.cpus or os.cpu_count() or 1, self.mem_bytes or page * pages
 
+    @property
+    def outbox_limit_bytes(self) -> int:
+        """What the outbox may hold: a megabyte here is 2^20 bytes, for the agent and for who looks at it."""
+        return self.outbox_limit_mb << 20
 
-def parse(arguments: Sequence[str]) -> tuple[AgentOptions, bool]:
-    """Options out of the command line and the configuration file, and whether to finish instead of to sample.
+    @property
+    def floors_uw(self) -> dict[str, int]:
+        """The idle floors that the site gives, by domain, microwatts."""
+        given = (("package", self.package_idle_w), ("dram", self.dram_idle_w))
+        return {name: int(watts * 1e6) for name, watts in given if watts is not None}
 
-    Ends the program with code 2 on a mistake.
+
+class Started(NamedTuple):
+    """What one start of the agent was told: the site's options, and what no file can say.
+
+    clock:  a file to take the time from (tests); '' for the machine's clocks
+    finish: write what the checkpoint holds as segments, and end
     """
+
+    options: AgentOptions
+    clock: str = ""
+    finish: bool = False
+
+
+def parse(arguments: Sequence[str]) -> Started:
+    """What the command line and the configuration file say.
+
+    Raises ConfigError; ends the program with code 2 where a word of the command line is none.
+    """
+    given = {key: value for key, value in vars(command_line().parse_args(arguments)).items() if value is not None}
+    finish, clock = bool(given.pop("finish")), given.pop("clock", "")
+    return Started(_configured(given.pop("config", None), given.pop("sysfs_root", None), given), clock, finish)
+
+
+def command_line() -> argparse.ArgumentParser:
+    """The words of `senergy agent`."""
     parser = argparse.ArgumentParser(
         prog="senergy agent",
         description="Samples the power counters of this node and splits them between its jobs. One per node, as root, no network.",
@@ -75,19 +107,7 @@ def parse(arguments: Sequence[str]) -> tuple[AgentOptions, bool]:
         "--finish", action="store_true",
         help="before the agent is taken out, once it is stopped: write what its checkpoint holds as segments, and end",
     )  # fmt: skip
-    given = {key: value for key, value in vars(parser.parse_args(arguments)).items() if value is not None}
-    from slurm_energy.config import ConfigError
-
-    finish = bool(given.pop("finish"))
-    try:
-        options = _configured(given.pop("config", None), given.pop("sysfs_root", None), given)
-    except ConfigError as error:
-        parser.error(str(error))
-    if options.period_s <= 0 or options.checkpoint_s <= 0:
-        parser.error("periods are more than 0 seconds")
-    given_name = bool(options.node)
-    node = options.node or socket.gethostname().split(".")[0]
-    return msgspec.structs.replace(options, node=node, node_given=given_name), finish
+    return parser
 
 
 def agent_options(config: Path | None, sysfs_root: str | None) -> AgentOptions:
@@ -97,13 +117,22 @@ def agent_options(config: Path | None, sysfs_root: str | None) -> AgentOptions:
 
 def _configured(path: Path | None, sysfs_root: str | None, given: dict[str, Any]) -> AgentOptions:
     """[agent] of the configuration with what was given laid over it. Raises ConfigError."""
-    from slurm_energy.config import ConfigError, load_config
+    from slurm_energy.config import load_config
 
     config, file = load_config(path)
-    table: dict[str, Any] = dict(config.agent)
+    options = _checked(config.agent, str(file))
     if sysfs_root is not None:
-        table["sources"] = {**table.get("sources", {}), "sysfs_root": sysfs_root}
+        sources = msgspec.structs.replace(options.sources, sysfs_root=sysfs_root)
+        options = msgspec.structs.replace(options, sources=sources)
+    _checked(given, "command line")
+    return msgspec.structs.replace(options, **given)
+
+
+def _checked(table: dict[str, Any], where: str) -> AgentOptions:
+    """The options in a table [agent]. where: what an error says that it stands in. Raises ConfigError."""
+    from slurm_energy.config import ConfigError, explain
+
     try:
-        return msgspec.convert({**table, **given}, AgentOptions, str_keys=True)
+        return msgspec.convert(table, AgentOptions, str_keys=True)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{file or 'command line'}, [agent]: {error}") from error
+        raise ConfigError(explain(error, AgentOptions, where, table, "agent")) from error

@@ -7,55 +7,16 @@ from typing import NamedTuple
 import msgspec
 
 from slurm_energy.accounting.attribution import Usage
+from slurm_energy.segment import DOMAINS, SCHEMA_VERSION, GpuUse, Segment
 from slurm_energy.slurm.cgroup import Group
 from slurm_energy.sources.base import GPU
 
-SCHEMA = 1
 IDLE = 0
 """The job id of what no job used."""
 RATE_NS = 200_000_000
 """Two looks closer together than this (a hook woke us) give no rate: the kernel counts in steps of milliseconds."""
 NO_ID = -1
 """Of a job that is known by its SLUID only."""
-
-
-class GpuUse(msgspec.Struct):
-    """One device's part in a segment."""
-
-    uuid: str
-    model: str
-    uj: int
-
-
-class Segment(msgspec.Struct, kw_only=True):
-    """What one job used on one node in one UTC hour: the unit that leaves a node (schema 1)."""
-
-    schema: int = SCHEMA
-    cluster: str
-    node: str
-    job_id: int
-    restart_count: int
-    sluid: str | None
-    session_start: int
-    user: str
-    uid: int
-    account: str
-    partition: str
-    hour: str
-    start: int
-    end: int
-    uj: dict[str, int]
-    gpus: list[GpuUse]
-    cpu_time_ns: int
-    samples: int
-    gap_s: float
-    gpu_gap_s: float
-    sources: list[str]
-    measured: list[str]
-    origin: str
-    closed: str
-    """How a final segment came to be one: epilog, orphan (its folder is gone and no Epilog came), reboot; else ''."""
-    final: bool
 
 
 class Session(msgspec.Struct, kw_only=True):
@@ -120,7 +81,7 @@ class Session(msgspec.Struct, kw_only=True):
 
     def remember(self) -> None:
         """Keeps what the open hour holds, for `give_back`."""
-        names = ("package", "dram", "gpu", "other", "samples", "gap_ns", "gpu_gap_ns", "end")
+        names = (*DOMAINS, "samples", "gap_ns", "gpu_gap_ns", "end")
         self.at_missing = {name: getattr(self, name) for name in names}
         self.at_missing |= {f"gpu:{device}": uj for device, uj in self.by_gpu.items()}
 
@@ -129,7 +90,7 @@ class Session(msgspec.Struct, kw_only=True):
         then, self.at_missing = self.at_missing, None
         if then is None:
             return
-        for name in ("package", "dram", "gpu", "other"):
+        for name in DOMAINS:
             setattr(idle, name, getattr(idle, name) + getattr(self, name) - then[name])
             setattr(self, name, then[name])
         for device, uj in self.by_gpu.items():
@@ -140,20 +101,21 @@ class Session(msgspec.Struct, kw_only=True):
         self.samples, self.gap_ns, self.end = then["samples"], then["gap_ns"], then["end"]
         self.gpu_gap_ns = then["gpu_gap_ns"]
 
-    def measured_of(self, stamp: Stamp) -> list[str]:
+    def measured_of(self, stamp: Stamp) -> tuple[str, ...]:
         """The domains that are measured for this session: a job's GPUs only where it is known which they are."""
-        return [domain for domain in stamp.measured if domain != GPU or self.gpus or self.by_gpu or self.job_id == IDLE]
+        known = self.gpus or self.by_gpu or self.job_id == IDLE
+        return tuple(domain for domain in stamp.measured if domain != GPU or known)
 
     def cut(self, stamp: Stamp, closed: str = "") -> Segment:
         """The open hour as a segment; the session goes on with an empty one. closed: why it is the last one."""
         gpus = [GpuUse(uuid, stamp.models.get(uuid, ""), uj) for uuid, uj in sorted(self.by_gpu.items())]
         segment = Segment(
-            cluster=stamp.cluster, node=stamp.node, job_id=self.job_id, restart_count=self.restart_count, sluid=self.sluid,
-            session_start=self.session_start, user=self.user, uid=self.uid, account=self.account, partition=self.partition,
-            hour=stamp.hour, start=self.start, end=max(self.start, self.end),  # the clock may have been put back
-            uj={"package": self.package, "dram": self.dram, "gpu": self.gpu, "other": self.other}, gpus=gpus,
-            cpu_time_ns=self.cpu_time_ns, samples=self.samples, gap_s=self.gap_ns / 1e9, gpu_gap_s=self.gpu_gap_ns / 1e9,
-            sources=stamp.sources,
+            schema=SCHEMA_VERSION, cluster=stamp.cluster, node=stamp.node, job_id=self.job_id,
+            restart_count=self.restart_count, sluid=self.sluid, session_start=self.session_start, user=self.user,
+            uid=self.uid, account=self.account, partition=self.partition, hour=stamp.hour, start=self.start,
+            end=max(self.start, self.end),  # the clock may have been put back
+            uj={domain: getattr(self, domain) for domain in DOMAINS}, gpus=gpus, cpu_time_ns=self.cpu_time_ns,
+            samples=self.samples, gap_s=self.gap_ns / 1e9, gpu_gap_s=self.gpu_gap_ns / 1e9, sources=stamp.sources,
             measured=self.measured_of(stamp), origin=self.origin, closed=closed, final=bool(closed),
         )  # fmt: skip
         self.earlier_uj = self.total_uj()

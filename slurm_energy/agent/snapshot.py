@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from slurm_energy.segment import DOMAINS
 from slurm_energy.sources.base import Refusal
 
 if TYPE_CHECKING:
     from slurm_energy.agent.agent import Agent
-
-DOMAINS = ("package", "dram", "gpu", "other")
+    from slurm_energy.agent.session import Session
 
 
 class CounterView(msgspec.Struct):
@@ -94,30 +94,31 @@ def take(agent: Agent) -> Snapshot:
     counters = [
         CounterView(
             meter.counter.name, meter.counter.domain, meter.counter.device, meter.counter.model, meter.counter.estimated,
-            None if meter.why else agent.watts_of(meter), meter.total_uj / 1e6, meter.gaps, meter.why,
+            None if meter.why else meter.watts, meter.total_uj / 1e6, meter.gaps, meter.why,
         )
         for meter in engine.meters
     ]  # fmt: skip
     return Snapshot(
-        version=__version__, cluster=agent.options.cluster, node=agent.options.node, boot_id=agent.boot_id,
+        version=__version__, cluster=agent.names.cluster, node=agent.names.node, boot_id=agent.boot_id,
         wall_ns=engine.last_wall_ns, hour=agent.hour, started_ns=agent.started_ns, ticks=agent.ticks,
         period_s=agent.options.period_s, counters=counters, refused=list(agent.refused), jobs=jobs,
-        idle=_view(engine.idle, idle_watts), outbox_fill=agent.outbox_fill, pending_segments=len(agent.pending),
-        bad_hook_files=agent.bad_hook_files, set_aside=agent.store.set_aside, clock_jumps=engine.jumps,
+        idle=_view(engine.idle, idle_watts), outbox_fill=agent.delivery.fill, pending_segments=len(agent.delivery.pending),
+        bad_hook_files=agent.hooks.bad, set_aside=agent.store.set_aside, clock_jumps=engine.jumps,
         problems=[text for text in (agent.store.problem, *agent.problems) if text], attributed=_attributed(agent),
     )  # fmt: skip
 
 
 def _attributed(agent: Agent) -> dict[str, float]:
     """Sums of what sessions got, as they were booked: nothing here is made of what the counters say."""
-    totals = [agent.ended_uj, agent.engine.idle.total_uj(), *(live.session.total_uj() for live in agent.engine.lives)]
+    totals = [
+        agent.sessions.ended_uj,
+        agent.engine.idle.total_uj(),
+        *(live.session.total_uj() for live in agent.engine.lives),
+    ]
     return {domain: sum(column) / 1e6 for domain, column in zip(DOMAINS, zip(*totals, strict=True), strict=True)}
 
 
-def _view(session: object, watts: Sequence[float]) -> JobView:
-    from slurm_energy.agent.session import Session
-
-    assert isinstance(session, Session)  # noqa: S101
+def _view(session: Session, watts: Sequence[float]) -> JobView:
     joules = [uj / 1e6 for uj in session.total_uj()]
     return JobView(
         session.job_id, session.restart_count, session.sluid, session.session_start, session.user, session.uid,

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from slurm_energy.agent.session import Segment, Session
+from slurm_energy.agent.session import Session
+from slurm_energy.segment import Segment
 
 VERSION = 1
 

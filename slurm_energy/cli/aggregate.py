@@ -21,7 +21,7 @@ from slurm_energy.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from slurm_energy.ledger.aggregate import Outcome
+    from slurm_energy.cli.aggregate_run import Done
 
 
 def aggregate(
@@ -62,12 +62,12 @@ def aggregate(
     from slurm_energy.cli.aggregate_run import run
 
     asked = (moment(start, zone := site_zone(_load(config)), "-S"), moment(end, zone, "-E"))
-    outcome = run(
+    done = run(
         config, ledger, source, window_days(*asked), split(clusters), profile, cluster_name,
         tuple((columns or "").split(",")) if columns else (), delimiter, quiet or json_, inbox,
     )  # fmt: skip
-    _tell(outcome, json_, quiet)
-    if outcome.counts.set_aside:
+    _tell(done, json_, quiet)
+    if done.outcome.counts.set_aside:
         raise typer.Exit(1)
 
 
@@ -77,20 +77,22 @@ def _load(path: Path | None):  # type: ignore[no-untyped-def]  # noqa: ANN202
     return load_config(path)[0]
 
 
-def _tell(outcome: Outcome, as_json: bool, quiet: bool) -> None:
+def _tell(done: Done, as_json: bool, quiet: bool) -> None:
     """What was done, for a person or a machine; rows set aside always on stderr."""
     import json
     import sys
 
-    counts = outcome.counts
+    outcome, counts = done.outcome, done.outcome.counts
     if as_json:
         print(
             json.dumps(
                 {
                     "records": counts.records, "waiting": counts.waiting, "repeated": counts.repeated,
+                    "elsewhere": counts.elsewhere, "outside": counts.outside,
                     "set_aside": counts.set_aside, "set_aside_file": str(outcome.set_aside_file or ""),
                     "days_written": outcome.days_written, "days_unchanged": outcome.days_unchanged,
                     "first_day": str(outcome.first_day or ""), "last_day": str(outcome.last_day or ""),
+                    "segments": done.segments, "inbox_left_alone": str(done.left_alone or ""),
                 },
                 indent=2,
             )
@@ -101,8 +103,18 @@ def _tell(outcome: Outcome, as_json: bool, quiet: bool) -> None:
             f"{counts.records:,} allocations{span}; {outcome.days_written:,} days written, {outcome.days_unchanged:,} unchanged"
         )
         notes = []
+        if done.segments:
+            notes.append(f"{done.segments:,} segment{'s' if done.segments > 1 else ''} taken in from the inbox")
+        if done.left_alone is not None:
+            notes.append(
+                f"{done.left_alone} left alone: it is not this ledger's inbox; --inbox takes it in, once for all"
+            )
         if counts.waiting:
             notes.append(f"{counts.waiting:,} never started or still pending")
+        if counts.elsewhere:
+            notes.append(f"{counts.elsewhere:,} records of other clusters than asked for")
+        if counts.outside:
+            notes.append(f"{counts.outside:,} records before or after the time asked for")
         if counts.repeated:
             notes.append(f"{counts.repeated:,} records repeated (the latest state counts)")
         if outcome.slurm_energy_unused:

@@ -8,11 +8,13 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from slurm_energy.cli.options import site_zone
 from slurm_energy.cli.progress import progress
 from slurm_energy.config import Config, inbox_path, ledger_path, load_config, profile_of
-from slurm_energy.ledger.aggregate import Job, Outcome, aggregate
+from slurm_energy.ledger.aggregate import aggregate
+from slurm_energy.ledger.run import Outcome, Run
 from slurm_energy.ledger.segments import booked, take_in
 from slurm_energy.ledger.store import Ledger
 from slurm_energy.slurm.errors import SourceError
@@ -22,6 +24,14 @@ from slurm_energy.slurm.sacctfile import scan
 from slurm_energy.slurm.site import account_parents, energy_plugin
 
 LIVE = ("sacct", "pyslurm")
+
+
+class Done(NamedTuple):
+    """What a run did: with the records, and with the inbox (segments that came in; an inbox that it left alone)."""
+
+    outcome: Outcome
+    segments: int
+    left_alone: Path | None
 
 
 def run(
@@ -36,8 +46,12 @@ def run(
     delimiter: str,
     quiet: bool,
     inbox: Path | None = None,
-) -> Outcome:
-    """Aggregates under the ledger's lock and remembers how far a live source has been read."""
+) -> Done:
+    """Aggregates under the ledger's lock and remembers how far a live source has been read.
+
+    What lies in the inbox is moved into the ledger, once. So a ledger beside the site's own (--ledger) gets it only
+    where --inbox says so: a trial would take the site's measurements away.
+    """
     config, _ = load_config(config_path)
     if cluster_name:
         import msgspec
@@ -55,7 +69,9 @@ def run(
         workdir = Path(folder)
         now = int(time.time())
         state = ledger.read_state()
-        taken = take_in(ledger, inbox_path(config, ledger.path, inbox))
+        waiting = inbox_path(config, ledger.path, inbox)
+        own = inbox is not None or ledger.path.resolve() == ledger_path(config).resolve()
+        taken = take_in(ledger, waiting if own else workdir / "no inbox")
         first, last = window
         if live and first is None:
             first = _since(config, state.get(_state_key(source, asked)), now)
@@ -66,18 +82,18 @@ def run(
             sources = _live(source, first or 0, min(last, now) if last else now, asked)
         else:
             sources = [file_records(source, workdir, columns, delimiter)]
-        job = Job(
-            sources, first, last, config, chosen, site_zone(config), _plugin(config, live),
-            account_tree(config, live), tuple(asked) if not live else (),
-            taken.days, taken.set_aside,
+        work = Run(
+            sources=sources, first=first, last=last, config=config, profile=chosen, site=site_zone(config),
+            plugin=_plugin(config, live), account_parents=account_tree(config, live),
+            clusters=() if live else tuple(asked), measured_days=taken.days, set_aside=taken.set_aside,
         )  # fmt: skip
         with progress(quiet) as show:
-            outcome = aggregate(ledger, job, workdir, show)
+            outcome = aggregate(ledger, work, workdir, show)
         near = {(cluster, day + timedelta(days=shift)) for cluster, day in taken.days for shift in (-1, 0, 1)}
         booked(ledger, outcome.unjoined & near)
         if live and window == (None, None):
             ledger.write_state({**state, _state_key(source, asked): now})
-    return outcome
+    return Done(outcome, taken.segments, waiting if not own and waiting.is_dir() else None)
 
 
 def _state_key(source: str, clusters: Sequence[str]) -> str:

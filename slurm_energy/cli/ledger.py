@@ -48,10 +48,12 @@ def verify(
     else:
         from slurm_energy.report.sections import Section
         from slurm_energy.report.terminal import show
+        from slurm_energy.report.texts import plural
+        from slurm_energy.units import UJ_PER_KWH
 
         rows = [
             (
-                day.cluster, str(day.day), str(day.nodes), f"{day.segments_uj / 3.6e12:,.6f}", f"{day.ledger_kwh:,.6f}",
+                day.cluster, str(day.day), str(day.nodes), f"{day.segments_uj / UJ_PER_KWH:,.6f}", f"{day.ledger_kwh:,.6f}",
                 f"{day.idle_kwh:,.6f}", f"{day.without_record_kwh:,.6f}", "yes" if day.holds else f"off by {day.difference_kwh:.3g}",
             )
             for day in days
@@ -68,7 +70,7 @@ def verify(
         )
         show([Section("Energy of the segments and of the ledger", header, rows, left=2)])
         typer.echo(
-            f"{len(days)} days with measured energy, {len(wrong)} off"
+            f"{plural(len(days), 'day')} with measured energy, {len(wrong)} off"
             if days
             else "no measured energy in this ledger yet"
         )

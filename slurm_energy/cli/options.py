@@ -34,9 +34,15 @@ ProfileOption = Annotated[
 ]
 
 
-def split(values: list[str] | None) -> list[str]:
-    """Values of a repeatable, comma-separated option."""
-    return [part for value in values or [] for part in valid(value).split(",") if part]
+def split(values: list[str] | None, option: str = "") -> list[str]:
+    """Values of a repeatable, comma-separated option; one given without a name ends the command with code 2.
+
+    It would mean everybody otherwise: `--user "$WHO"` in a script that has not set WHO.
+    """
+    parts = [part.strip() for value in values or [] for part in valid(value).split(",") if part.strip()]
+    if values and not parts:
+        raise typer.BadParameter("no name in it; expected NAME or NAME,NAME", param_hint=option or None)
+    return parts
 
 
 def valid(text: str) -> str:

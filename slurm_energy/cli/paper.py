@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console
-    from rich.table import Table
 
     from slurm_energy.paper.tables import CellCheck, Row
 
@@ -85,47 +84,43 @@ def _print_check(cells: Sequence[CellCheck]) -> None:
     if not cells:
         console.print("Table 2 has no results to check: its shares are the paper's inputs.")
     if off:
-        grid = _grid("Cells that do not come out as printed", ("table", "row", "column"), ("printed", "recomputed"))
-        for cell in off:
-            grid.add_row(str(cell.table), cell.row, cell.column, f"{cell.printed:,}", f"{cell.recomputed:,.2f}")
+        rows = [
+            (str(cell.table), cell.row, cell.column, f"{cell.printed:,}", f"{cell.recomputed:,.2f}") for cell in off
+        ]  # fmt: skip
         console.print()
-        console.print(grid)
+        _show("Cells that do not come out as printed", ("table", "row", "column"), ("printed", "recomputed"), rows)
     _print_read_differently(console)
 
 
 def _print_tables(wanted: Sequence[int]) -> None:
     from slurm_energy.paper import tables
 
-    console = _console()
     for table in wanted:
         title = f"Table {table}. {tables.TITLES[table]}"
         before, after = tables.printed(table), tables.recompute(table)
         if table == 1:
-            _print_pairs(console, title, table, before, after, {"what": "what"}, {"co2e_lb": "lb CO2e"})
+            _print_pairs(title, table, before, after, {"what": "what"}, {"co2e_lb": "lb CO2e"})
         elif table == 2:
-            _print_mixes(console, title, after)
+            _print_mixes(title, after)
         elif table == 3:
             left = {"model": "model", "hardware": "hardware", "devices": "devices", "hours_exact": "hours"}
             energy = {"kwh_pue": "kWh", "co2e_lb": "lb CO2e"}
             costs = {"cloud_low_usd": "low", "cloud_high_usd": "high"}
             _print_pairs(
-                console, f"{title}: energy with PUE, and CO2e", table, before, after, {**left, "power_w": "W"}, energy
-            )
-            _print_pairs(console, f"{title}: cloud cost, USD", table, before, after, left, costs)
+                f"{title}: energy with PUE, and CO2e", table, before, after, {**left, "power_w": "W"}, energy
+            )  # fmt: skip
+            _print_pairs(f"{title}: cloud cost, USD", table, before, after, left, costs)
         else:
             results = {
                 "cloud_low_usd": "cloud low",
                 "cloud_high_usd": "cloud high",
                 "electricity_usd": "electricity",
             }
-            _print_pairs(
-                console, f"{title}, USD", table, before, after, {"models": "models", "gpu_hours": "GPU-h"}, results
-            )
-    _print_read_differently(console)
+            _print_pairs(f"{title}, USD", table, before, after, {"models": "models", "gpu_hours": "GPU-h"}, results)
+    _print_read_differently(_console())
 
 
 def _print_pairs(
-    console: Console,
     title: str,
     table: int,
     before: Sequence[Row],
@@ -139,29 +134,26 @@ def _print_pairs(
     texts = [name for key, name in left.items() if key in ("what", "model", "hardware")]
     numbers = [name for name in left.values() if name not in texts]
     pairs = [name for result in results.values() for name in (f"{result}\nprinted", "\ncomputed")]
-    grid = _grid(title, texts, [*numbers, *pairs])
+    rows = []
     printed_column = tables.result_columns(table)
     for was, now in zip(before, after, strict=True):
         cells = [_shown(was[key]) for key in left]
         for key in results:
             cells.append(_shown(was[printed_column[key]]))
             cells.append(_shown(now[key], 2) if tables.is_result(table, was) else "")
-        grid.add_row(*cells)
-    console.print(grid)
-    console.print()
+        rows.append(tuple(cells))
+    _show(title, texts, [*numbers, *pairs], rows)
 
 
-def _print_mixes(console: Console, title: str, rows: Sequence[Row]) -> None:
+def _print_mixes(title: str, rows: Sequence[Row]) -> None:
     from slurm_energy.paper.tables import ESTIMATED_INTENSITY
 
     names = {"renewables_pct": "renewables %", "gas_pct": "gas %", "coal_pct": "coal %", "nuclear_pct": "nuclear %"}
-    grid = _grid(title, ["consumer"], [*names.values(), "g CO2e/kWh,\nestimated"])
-    for row in rows:
-        shares = [_shown(row[key]) for key in names]
-        grid.add_row(str(row["consumer"]), *shares, _shown(row[ESTIMATED_INTENSITY], 0))
-    console.print(grid)
-    console.print("The estimate is not in the paper: IPCC AR5 life-cycle medians, renewables as hydro.", style="dim")
-    console.print()
+    cells = [
+        (str(row["consumer"]), *(_shown(row[key]) for key in names), _shown(row[ESTIMATED_INTENSITY], 0)) for row in rows
+    ]  # fmt: skip
+    note = "The estimate is not in the paper: IPCC AR5 life-cycle medians, renewables as hydro."
+    _show(title, ["consumer"], [*names.values(), "g CO2e/kWh,\nestimated"], cells, note)
 
 
 def _print_read_differently(console: Console) -> None:
@@ -184,18 +176,13 @@ def _console() -> Console:
     return console
 
 
-def _grid(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
-    from rich import box
-    from rich.table import Table
+def _show(
+    title: str, left: Sequence[str], right: Sequence[str], rows: Sequence[tuple[str, ...]], note: str = ""
+) -> None:  # fmt: skip
+    from slurm_energy.report.sections import Section
+    from slurm_energy.report.terminal import show
 
-    grid = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
-    )
-    for name in left:
-        grid.add_column(name, overflow="fold")
-    for name in right:
-        grid.add_column(name, justify="right", no_wrap=True)
-    return grid
+    show([Section(title, (*left, *right), rows, note, len(left))], at_most=_WIDTH)
 
 
 def _shown(value: str | float | None, decimals: int | None = None) -> str:

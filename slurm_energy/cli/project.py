@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from slurm_energy.cli.options import ClustersOption, ConfigOption, split
+from slurm_energy.cli.options import ClustersOption, ConfigOption, LedgerOption, split
 
 project_app = typer.Typer(help="Projects: which job belongs to which, and why.", no_args_is_help=True)
 
@@ -21,9 +21,10 @@ def explain(
     jobid: Annotated[str, typer.Argument(help="Job id as sacct shows it: 1234, 1234_5 or 1234+1.")],
     source: Annotated[str, typer.Option("--from", help="sacct, or a file that sacct wrote.")] = "sacct",
     clusters: ClustersOption = None,
+    ledger: LedgerOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Say to which project a job belongs and which rule says so.
+    """Say to which project a job belongs, which rule says so, and whether the ledger has it there.
 
     \b
     Examples:
@@ -31,10 +32,17 @@ def explain(
       senergy project explain 1234 --from jobs.txt.gz
     """
     from slurm_energy.cli.project_run import find_jobs, tell
+    from slurm_energy.report.formats import printable
 
-    jobs, parents, settings = find_jobs(jobid, source, split(clusters), config)
-    if not jobs:
+    try:
+        found = find_jobs(jobid, source, split(clusters), config, ledger)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="JOBID") from error
+    for row in found.set_aside:
+        place = f"{row.source}, line {row.line}" if row.line else row.source
+        typer.echo(f"senergy: {printable(f'{place}: {row.reason}')}", err=True)
+    if not found.jobs:
         typer.echo(f"senergy: no record of job {jobid} in {source}", err=True)
         raise typer.Exit(1)
-    for job in jobs:
-        tell(job, settings, parents)
+    for job in found.jobs:
+        tell(job, found)

@@ -8,16 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from slurm_energy.cli.options import ClustersOption
-from slurm_energy.cli.sd_http import Directory, as_json, server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from slurm_energy.slurm.nodes import Node
+    from collections.abc import Callable
 
 BY = ("address", "hostname", "name")
-STATE = "__meta_slurm_state"
-"""The label of a node's state. Prometheus drops labels that begin with __ once it has relabelled."""
 
 
 def sd(
@@ -60,6 +55,7 @@ def sd(
       senergy sd --serve 9853
     """
     from slurm_energy.cli.options import split
+    from slurm_energy.sd import as_json, doubled, targets, write_whole
 
     if by not in BY:
         raise typer.BadParameter(f"{by!r}: expected one of {', '.join(BY)}", param_hint="'--by'")
@@ -92,58 +88,6 @@ def sd(
         write_whole(output, text)
 
 
-def targets(nodes: Sequence[Node], cluster: str | None, port: int, by: str = "address") -> list[dict[str, Any]]:
-    """Groups as Prometheus' file and HTTP service discovery take them: one for each node, with its labels.
-
-    cluster: the label of nodes that name none of their own.
-    """
-    field = {"address": "address", "hostname": "hostname", "name": "name"}[by]
-    found = []
-    for node in nodes:
-        host: str = getattr(node, field)
-        if ":" in host and not host.startswith("["):  # IPv6
-            host = f"[{host}]"
-        labels = {"cluster": node.cluster or cluster or "", "node": node.name}
-        if node.state:
-            labels[STATE] = node.state
-        found.append({"targets": [f"{host}:{port}"], "labels": labels})
-    return found
-
-
-def doubled(groups: Sequence[dict[str, Any]]) -> list[str]:
-    """Addresses that several nodes share, as text: Prometheus would book one exporter on each of them."""
-    nodes: dict[str, list[str]] = {}
-    for group in groups:
-        nodes.setdefault(group["targets"][0], []).append(group["labels"]["node"])
-    return [
-        f"{', '.join(names[:4])}{' and more' if len(names) > 4 else ''} are all at {target}: try --by hostname or --by name"
-        for target, names in nodes.items()
-        if len(names) > 1
-    ]
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replaces the file in one step, readable by all (Prometheus is another user). One that says the same stays."""
-    import contextlib
-    import os
-    import tempfile
-
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        if path.read_text(encoding="utf-8") == text:
-            return
-    # Not .json, for Prometheus may watch *.json here.
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def _address(text: str) -> tuple[str, int]:
     host, _, number = text.rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
@@ -157,7 +101,9 @@ def _serve(address: tuple[str, int], look: Callable[[], list[dict[str, Any]]], e
     import signal
     import threading
 
-    http = server(address, Directory(look, every))
+    from slurm_energy.sd import Directory, server
+
+    http = server(address, Directory(look, every, lambda problem: typer.echo(f"senergy sd: {problem}", err=True)))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: threading.Thread(target=http.shutdown).start())
     host, port = http.server_address[:2]

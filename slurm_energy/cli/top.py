@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from slurm_energy.segment import DOMAINS
+from slurm_energy.units import J_PER_KWH
+
 if TYPE_CHECKING:
     from slurm_energy.agent.snapshot import JobView, Snapshot
 
 DEFAULT = Path("/run/slurm-energy/agent.sock")
-DOMAINS = ("package", "dram", "gpu", "other")
 
 
 def top(
@@ -151,4 +153,4 @@ def _watts(by_domain: list[float], stuck: bool) -> list[str]:
 
 def _figures(job: JobView, stuck: bool) -> list[str]:
     watts = _watts([job.watts[domain] for domain in DOMAINS], stuck)
-    return [*watts, f"{sum(job.joules.values()) / 3.6e6:,.3f}"]
+    return [*watts, f"{sum(job.joules.values()) / J_PER_KWH:,.3f}"]

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from slurm_energy.doctor.common import USER, Finding, Person, Place, Unit, look_of, may, unit
+from slurm_energy.factors.carbon import CARBON_KEYS
 
 STALE_LEDGER_S = 36 * 3600.0
 """Since the last good run, whether or not there were jobs for it."""
@@ -114,6 +115,18 @@ def timer(seen: Unit | None, run: Unit | None, cron: Collection[str]) -> Finding
     if seen is None:
         return Finding("admin", name, None, "neither systemd nor a cron file runs it here", "see docs/install.md")
     return unit("admin", seen, name)
+
+
+def factors(profile: str, given: Collection[str]) -> Finding:
+    """Whether the figures that energy is priced with are the site's own. given: keys of [factors]."""
+    kinds = {"PUE": ("pue",), "carbon intensity": CARBON_KEYS, "electricity price": ("electricity_usd_per_kwh",)}
+    packaged = [kind for kind, keys in kinds.items() if not set(keys) & set(given)]
+    if profile != "site" or not packaged:
+        return Finding("admin", "factors", True, f"profile {profile}")
+    return Finding(
+        "admin", "factors", None, f"{', '.join(packaged)}: a packaged default, which is no figure of this site",
+        "set them in [factors] of config.toml (docs/configuration.md), then aggregate again",
+    )  # fmt: skip
 
 
 def set_aside(rows: int, recent: int, folder: str) -> Finding:

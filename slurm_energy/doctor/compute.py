@@ -133,7 +133,7 @@ def outbox(
     if shipper.uid >= 0 and not may(shipper, place, 7):
         remedy = f"chown root:slurm-energy {place.path} && chmod 770 {place.path}"
         return Finding("compute", "outbox", False, f"{look_of(place)}: {shipper.name} may not take files away", remedy)
-    said = f"{look_of(place)}: {files} files, {100 * fill:.0f} % of {limit_mb} MB"
+    said = f"{look_of(place)}: {files} files, {100 * fill:.0f} % of {limit_mb} MiB"
     if oldest_s > UNSHIPPED_S or fill > 0.5:
         return Finding(
             "compute", "outbox", False, f"{said}, the oldest waits for {oldest_s / 60:.0f} min: nothing ships them",

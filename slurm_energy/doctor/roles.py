@@ -37,7 +37,7 @@ def compute(machine: Machine, options: AgentOptions, config: Config) -> list[Fin
         if name != "slurm-energy-ship.service" or not options.ship_to:
             found.append(unit("compute", machine.unit(name), name))
     files, size, oldest, _ = machine.files(options.outbox, ".jsonl")
-    fill = seen.outbox_fill if not seen.error else size / (options.outbox_limit_mb * 1e6)
+    fill = seen.outbox_fill if not seen.error else size / options.outbox_limit_bytes
     where, state = machine.place(options.outbox), machine.place(options.state_dir)
     found.append(compute_checks.outbox(where, state, fill, files, oldest, options.outbox_limit_mb, shipper))
     inbox = machine.inbox_of_node(options, config)
@@ -71,6 +71,7 @@ def admin(machine: Machine, config: Config, ledger: Path) -> list[Finding]:
     name = "slurm-energy-aggregate"
     found.append(admin_checks.timer(machine.unit(f"{name}.timer"), machine.unit(f"{name}.service"), machine.cron()))
     found.append(admin_checks.set_aside(*machine.set_aside(ledger), str(ledger / "set-aside")))
+    found.append(admin_checks.factors(config.site.profile, list(config.factors)))
     found += _exporter(machine, "admin", "slurm-energy-ledger-exporter.service", LEDGER_PORT)
     return found
 

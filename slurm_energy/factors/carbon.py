@@ -1,12 +1,18 @@
-"""Carbon intensity of electricity by country, region, eGRID subregion, U.S. state and energy source."""
+"""Carbon intensity of electricity: as a number, or by country, region, eGRID subregion and U.S. state."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Mapping
 
 import msgspec
 
+from slurm_energy.factors.checks import ProfileError, as_toml, check_number, check_text, near_match
 from slurm_energy.factors.tables import read_table
+from slurm_energy.units import LB_G
+
+CARBON_KEYS = ("carbon_g_per_kwh", "carbon_lb_per_kwh", "country", "egrid", "us_state")
+"""Keys that give a carbon intensity, each in another way."""
 
 
 class CarbonIntensity(msgspec.Struct, frozen=True):
@@ -76,11 +82,6 @@ def us_state_intensity(state: str) -> CarbonIntensity | None:
     return _us("state").get(state.strip().casefold())
 
 
-def energy_source_factors() -> dict[str, float]:
-    """Life-cycle g CO2e/kWh by energy source: medians of IPCC AR5 WG III annex III, table A.III.2; oil from UK POST."""
-    return {row["energy_source"]: float(row["g_co2e_per_kwh"]) for row in read_table("energy_sources")}
-
-
 def known_countries() -> list[str]:
     """Every name that `country_intensity` knows, in lower case."""
     return sorted(_countries())
@@ -94,3 +95,32 @@ def known_egrid_subregions() -> list[str]:
 def known_us_states() -> list[str]:
     """Every name that `us_state_intensity` knows, in lower case."""
     return sorted(_us("state"))
+
+
+_GRIDS: dict[str, tuple[Callable[[str], CarbonIntensity | None], Callable[[], list[str]], str]] = {
+    "country": (country_intensity, known_countries, 'a country\'s ISO code or English name, or "World"'),
+    "egrid": (egrid_intensity, known_egrid_subregions, "an EPA eGRID subregion such as CAMX"),
+    "us_state": (us_state_intensity, known_us_states, "a U.S. state such as CA"),
+}
+
+
+def intensity_of(where: str, table: Mapping[str, object]) -> tuple[float, str] | None:
+    """Intensity in g/kWh and where it is from, of a table that may say it in one of five ways."""
+    given = [key for key in CARBON_KEYS if key in table]
+    if not given:
+        return None
+    if len(given) > 1:
+        raise ProfileError(f"{where}{' and '.join(given)}: expected only one of {', '.join(CARBON_KEYS)}")
+    key = given[0]
+    value = table[key]
+    if key == "carbon_g_per_kwh":
+        return check_number(where + key, value, key), ""
+    if key == "carbon_lb_per_kwh":
+        pounds = check_number(where + key, value, key)
+        return pounds * LB_G, f"{pounds!r} lb/kWh, set by the site"
+    find, known, expected = _GRIDS[key]
+    text = check_text(where + key, value, expected)
+    found = find(text)
+    if found is None:
+        raise ProfileError(f"{where}{key} = {as_toml(text)}: expected {expected}{near_match(text.casefold(), known())}")
+    return found.g_co2e_per_kwh, found.source

@@ -7,7 +7,12 @@ import re
 
 import msgspec
 
+from slurm_energy.factors.checks import wrong
 from slurm_energy.factors.tables import read_table
+
+CPU_KEYS = ("cpu_core_w", "cpu")
+"""Keys that give the rated power of a core, each in another way."""
+EXPECTED = "a processor's name as in /proc/cpuinfo"
 
 _MARKS = re.compile(r"\((?:r|tm)\)|[®™]|\b(?:amd|intel|cpu|processor)\b|\b\d+-core\b|@.*$")
 
@@ -54,3 +59,16 @@ def find_cpu(name: str) -> Cpu | None:
         per=row["per"],
         source=f"{row['key']}: {row['source']}, {row['source_date']}",
     )
+
+
+def core_watts(name: str) -> tuple[float, str]:
+    """Rated power by physical core of a processor, W, and where it is from.
+
+    name: as find_cpu takes it. Raises ProfileError where it is not known, or not by core.
+    """
+    cpu = find_cpu(name)
+    if cpu is None:
+        raise wrong("cpu", name, f"{EXPECTED}; this one is not in the packaged table, give cpu_core_w in W instead")
+    if cpu.w_per_core is None or cpu.per != "core":
+        raise wrong("cpu", name, "one whose W per core is known; give cpu_core_w in W instead")
+    return cpu.w_per_core, cpu.source

@@ -11,12 +11,19 @@ from typing import TYPE_CHECKING
 
 import ibis
 
+from slurm_energy.accounting.equations import (
+    cloud_usd,
+    electricity_usd,
+    emissions_g,
+    facility_from_it_kwh,
+    rated_energy_kwh,
+)
 from slurm_energy.ledger.schema import NAMES
+from slurm_energy.units import J_PER_KWH, SECONDS_PER_HOUR
 
 if TYPE_CHECKING:
     from ibis.expr.types import BooleanValue, FloatingValue, Table
 
-J_PER_KWH = 3_600_000.0
 MAX_OVER_RATED = 1.5
 """Slurm's figure is believed up to this multiple of the rated power of what it covers."""
 MEASURED = {
@@ -52,22 +59,22 @@ def ledger_rows(jobs: Table, ratings: Table, days: Table, energy: Table | None, 
     until = ibis.least(spread.day_end - spread.start, spread.span_s)
     span = ibis.greatest(spread.span_s, ibis.literal(1, "int64"))
     spread = spread.mutate(seconds=(spread.elapsed_s * until // span) - (spread.elapsed_s * begin // span))
-    hours = spread.seconds / 3600.0
+    hours = spread.seconds / SECONDS_PER_HOUR
     spread = spread.mutate(hours=hours, gpu_h=hours * spread.gpu_units, cpu_h=hours * spread.cpus)
     if energy is not None:
         spread = spread.left_join(energy, ["record", "day"])
     else:
         spread = spread.mutate(**{name: ibis.null(kind) for name, kind in MEASURED.items()})
     rows = _energy(_covered(spread), plugin)
-    rows = rows.mutate(facility_kwh=rows.it_kwh * rows.pue)
+    rows = rows.mutate(facility_kwh=facility_from_it_kwh(rows.it_kwh, rows.pue))
     # A GPU's cloud price includes its host; cores have a price of their own only where no GPU is.
     cores = ibis.ifelse(rows.gpus > 0, 0.0, rows.cpu_h)
     return rows.mutate(
         date=rows.day,
-        co2e_g=rows.facility_kwh * rows.carbon_g_per_kwh,
-        electricity_usd=rows.facility_kwh * rows.electricity_usd_per_kwh,
-        cloud_low_usd=rows.hours * rows.cloud_low_usd_per_h + cores * rows.cpu_low_usd_per_h,
-        cloud_high_usd=rows.hours * rows.cloud_high_usd_per_h + cores * rows.cpu_high_usd_per_h,
+        co2e_g=emissions_g(rows.facility_kwh, rows.carbon_g_per_kwh),
+        electricity_usd=electricity_usd(rows.facility_kwh, rows.electricity_usd_per_kwh),
+        cloud_low_usd=cloud_usd(rows.hours, rows.cloud_low_usd_per_h) + cloud_usd(cores, rows.cpu_low_usd_per_h),
+        cloud_high_usd=cloud_usd(rows.hours, rows.cloud_high_usd_per_h) + cloud_usd(cores, rows.cpu_high_usd_per_h),
         profile=ibis.literal(profile),
         elapsed_s=rows.seconds,
     ).select(*NAMES)
@@ -107,7 +114,7 @@ def _energy(table: Table, plugin: str) -> Table:
     for component, rated_w in watts.items():
         has = table[f"has_{component}"].fill_null(False)
         got = table[f"m_{component}"].fill_null(0.0)
-        rated = table.hours * rated_w / 1000.0
+        rated = rated_energy_kwh(rated_w, table.hours)
         missing = ibis.ifelse(has | whole_node, rated * (1.0 - table[f"{component}_coverage"]), rated)
         # What a node modelled (sources with an estimate) comes with the segments, but is no measurement.
         modelled = ibis.ifelse(has, 0.0, got)

@@ -11,12 +11,9 @@ import pyarrow as pa
 
 from slurm_energy.slurm import states
 from slurm_energy.slurm.columns import RAW_COLUMNS
-from slurm_energy.slurm.normalise import normalised_sql, quoted, table_sql
+from slurm_energy.slurm.normalise import normalised_sql, table_sql
 from slurm_energy.slurm.records import RawRecords, SetAside
-
-IDENTITY = "cluster, coalesce(array_job_id, job_id), coalesce(array_task_id, -1), start"
-"""What tells one run of one job from all others: requeued runs, resized parts and job ids that came round again start
-at another second. The displayed id is used, for a file may lack JobIDRaw."""
+from slurm_energy.sql import SAME_RUN, one_of, run_key
 
 
 class Counts(NamedTuple):
@@ -26,6 +23,10 @@ class Counts(NamedTuple):
     waiting: int
     repeated: int
     set_aside: int
+    elsewhere: int = 0
+    """Of clusters that were not asked for."""
+    outside: int = 0
+    """Before or after the time that was asked for."""
 
 
 class Ingest:
@@ -80,36 +81,34 @@ class Ingest:
 
         clusters: only these, where any are named.
         """
-        con = self.con
+        con, read = self.con, self._count()
         if clusters:
-            con.execute(f"DELETE FROM parsed WHERE cluster NOT IN ({', '.join(map(quoted, clusters))})")
+            con.execute(f"DELETE FROM parsed WHERE cluster NOT IN {one_of(clusters)}")
+        elsewhere = read - self._count()
         waiting = _number(con, "SELECT count(*) FROM parsed WHERE kind = 'waiting'")
         if waiting:
             con.execute("DELETE FROM parsed WHERE kind = 'waiting'")
+        started = self._count()
         if first is not None:
             con.execute(f"DELETE FROM parsed WHERE start + greatest(span_s, 1) <= {first}")
         if last is not None:
             con.execute(f"DELETE FROM parsed WHERE start >= {last}")
         before = self._count()
         con.execute(
-            "CREATE TEMP TABLE twice AS SELECT cluster, a, b, start FROM "
-            "(SELECT cluster, coalesce(array_job_id, job_id) AS a, coalesce(array_task_id, -1) AS b, start FROM parsed) "
-            "GROUP BY ALL HAVING count(*) > 1"
+            f"CREATE TEMP TABLE twice AS SELECT * FROM (SELECT {run_key()} FROM parsed) GROUP BY ALL HAVING count(*) > 1"
         )
         if _number(con, "SELECT count(*) FROM twice"):
-            ended = ", ".join(quoted(state) for state in sorted(states.ENDED))
             con.execute(f"""
                 DELETE FROM parsed WHERE rowid IN (
                   SELECT id FROM (
-                    SELECT p.rowid AS id, row_number() OVER (
-                      PARTITION BY p.cluster, coalesce(array_job_id, job_id), coalesce(array_task_id, -1), p.start
-                      ORDER BY p.state IN ({ended}) DESC, coalesce(p."end", 0) DESC, p.elapsed_s DESC, p.rowid DESC) AS place
-                    FROM parsed p JOIN twice t ON p.cluster = t.cluster AND p.start = t.start
-                      AND coalesce(p.array_job_id, p.job_id) = t.a AND coalesce(p.array_task_id, -1) = t.b)
+                    SELECT id, row_number() OVER (
+                      PARTITION BY cluster, a, b, start
+                      ORDER BY state IN {one_of(states.ENDED)} DESC, coalesce("end", 0) DESC, elapsed_s DESC, id DESC) AS place
+                    FROM (SELECT rowid AS id, state, "end", elapsed_s, {run_key()} FROM parsed) SEMI JOIN twice {SAME_RUN})
                   WHERE place > 1)""")
         con.execute("DROP TABLE twice")
         kept = self._count()
-        return Counts(kept, waiting, before - kept, len(self.set_aside))
+        return Counts(kept, waiting, before - kept, len(self.set_aside), elsewhere, started - before)
 
     def _count(self) -> int:
         return _number(self.con, "SELECT count(*) FROM parsed")

@@ -8,27 +8,28 @@ idle energy (job 0), and sessions without a record (state NO_RECORD) until their
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import duckdb
 
-from slurm_energy.ledger.segments import segment_files
-from slurm_energy.ledger.store import Ledger, telling_damage
-from slurm_energy.slurm.normalise import quoted
+from slurm_energy.accounting.equations import electricity_usd, emissions_g, facility_from_it_kwh
+from slurm_energy.accounting.sql import Sql
+from slurm_energy.ledger.calendar import date_of
+from slurm_energy.ledger.damage import SEGMENTS_ADVICE, Expected, telling_damage
+from slurm_energy.ledger.segments import SCHEMA, segment_files
+from slurm_energy.ledger.store import Ledger
+from slurm_energy.slurm import states
 from slurm_energy.slurm.zone import offset_sql
+from slurm_energy.sql import parquet, quoted
+from slurm_energy.units import UJ_PER_KWH
 
-_EPOCH = date(1970, 1, 1)
+SEGMENT_DAYS = Expected(lambda: SCHEMA.names, SEGMENTS_ADVICE)
+"""The files of segments."""
 TOLERANCE_S = 120
 """Clocks of nodes and controller may differ by so much."""
 EDGE_NS = 2_000_000_000
 """A session that begins or ends so close to its record covers it to there: sacct counts whole seconds."""
-UJ_PER_KWH = 3.6e12
-IDLE_STATE, NO_RECORD_STATE = "IDLE", "NO_RECORD"
-OWN_STATES = (IDLE_STATE, NO_RECORD_STATE)
-"""States of ledger rows that come from segments alone, and are made anew whenever their day is."""
-
 
 MEASURED_UJ = {
     "package": "CASE WHEN contains(measured, 'package') THEN package_uj ELSE 0 END",
@@ -58,14 +59,12 @@ def make_tables(
     """
     files: list[Path] = []
     for cluster in sorted({cluster for cluster, _ in affected}):
-        days = {
-            _EPOCH + timedelta(days=day + shift) for name, day in affected if name == cluster for shift in (-1, 0, 1)
-        }
+        days = {date_of(day + shift) for name, day in affected if name == cluster for shift in (-1, 0, 1)}
         files += segment_files(ledger, cluster, sorted(days))
     con.execute("CREATE TEMP TABLE unjoined (cluster VARCHAR, day BIGINT)")
     con.execute("CREATE TEMP TABLE wanted_days (cluster VARCHAR, day BIGINT)")
     con.executemany("INSERT INTO wanted_days VALUES (?, ?)", [list(item) for item in affected]) if files else None
-    with telling_damage(files):
+    with telling_damage(files, SEGMENT_DAYS):
         _make_sessions(con, site, files)
     con.execute(f"""
         CREATE TEMP TABLE matched AS
@@ -84,8 +83,9 @@ def make_tables(
     con.execute(f"""
         CREATE TEMP TABLE energy AS
         SELECT record, day, {", ".join(map(_of_record, ("package", "dram", "gpu")))},
-          sum(other_uj) / {UJ_PER_KWH} AS m_other, sum(covered_ns) / 1e9 AS covered_s,
-          {", ".join(map(_covered, ("package", "dram")))}, sum(gpu_covered_ns) / 1e9 AS gpu_covered_s,
+          sum(other_uj) / {UJ_PER_KWH} AS m_other, {_covered("package", "dram", "gpu")} AS covered_s,
+          {_covered("package")} AS package_covered_s, {_covered("dram")} AS dram_covered_s,
+          sum(gpu_covered_ns) / 1e9 AS gpu_covered_s,
           bool_or(has_package) AS has_package, bool_or(has_dram) AS has_dram, bool_or(has_gpu) AS has_gpu,
           bool_or(has_node) AS has_node
         FROM matched GROUP BY record, day""")
@@ -123,36 +123,21 @@ def _of_record(domain: str) -> str:
     return f"({uj}) / {UJ_PER_KWH} AS m_{domain}"
 
 
-def _covered(domain: str) -> str:
-    """Node-seconds of a record in which a domain was measured: its nodes may have different sensors."""
-    return f"coalesce(sum(covered_ns) FILTER (has_{domain} OR has_node), 0) / 1e9 AS {domain}_covered_s"
+def _covered(*domains: str) -> str:
+    """Node-seconds of a record in which any of these was measured, null where none ever was.
+
+    Nodes may have different sensors, and a node that only models its power has measured nothing.
+    """
+    measured = " OR ".join(f"has_{name}" for name in (*domains, "node"))
+    return f"sum(covered_ns) FILTER ({measured}) / 1e9"
 
 
 def _source(files: Sequence[Path]) -> str:
+    """SQL for the segments in these files; without files a table of the same columns without rows."""
     if files:
-        return "read_parquet([" + ", ".join(quoted(str(file)) for file in files) + "], hive_partitioning=false)"
-    columns = {
-        "cluster": "VARCHAR",
-        "node": "VARCHAR",
-        "sluid": "VARCHAR",
-        "hour": "VARCHAR",
-        '"user"': "VARCHAR",
-        "account": "VARCHAR",
-    }
-    columns |= {'"partition"': "VARCHAR", "measured": "VARCHAR", "gap_s": "DOUBLE", "gpu_gap_s": "DOUBLE"}
-    numbers = (
-        "job_id",
-        "restart_count",
-        "session_start",
-        '"start"',
-        '"end"',
-        "package_uj",
-        "dram_uj",
-        "gpu_uj",
-        "other_uj",
-    )
-    columns |= dict.fromkeys(numbers, "BIGINT")
-    return "(SELECT " + ", ".join(f"NULL::{kind} AS {name}" for name, kind in columns.items()) + " WHERE false)"
+        return parquet(files)
+    empty = ", ".join(f'NULL::{field.type} AS "{field.name}"' for field in SCHEMA)
+    return f"(SELECT {empty} WHERE false)"
 
 
 def leftover_rows_sql(profile: str) -> str:
@@ -160,19 +145,21 @@ def leftover_rows_sql(profile: str) -> str:
 
     Those of `days` only. A session of a job that the ledger knows from an earlier run is left to that job's row.
     """
-    it = f"(package_uj + dram_uj + gpu_uj + other_uj) / {UJ_PER_KWH}"
-    real = f"(package_real + dram_real + gpu_real + other_real) / {UJ_PER_KWH}"
+    it = Sql("package_uj + dram_uj + gpu_uj + other_uj") / UJ_PER_KWH
+    real = Sql("package_real + dram_real + gpu_real + other_real") / UJ_PER_KWH
+    facility = facility_from_it_kwh(it, Sql("d.pue"))
     return f"""
         SELECT l.cluster, d.day AS date, l.job_id, NULL::BIGINT AS array_job_id, NULL::INTEGER AS array_task_id,
           l.restart_count, l."user", l.account, CASE WHEN l.job_id = 0 THEN '(idle)' ELSE l.account END AS project,
           NULL::VARCHAR AS sweep, l."partition", '' AS qos, '' AS wckey, l.node AS job_name,
-          CASE WHEN l.job_id = 0 THEN '{IDLE_STATE}' ELSE '{NO_RECORD_STATE}' END AS state, NULL::BIGINT AS submit,
+          CASE WHEN l.job_id = 0 THEN {quoted(states.IDLE)} ELSE {quoted(states.NO_RECORD)} END AS state, NULL::BIGINT AS submit,
           l.session_start AS start, l.end_s AS "end", 0::BIGINT AS elapsed_s, 1 AS nodes, 0 AS cpus, 0 AS gpus,
           NULL::VARCHAR AS gpu_model, 0::DOUBLE AS gpu_h, 0::DOUBLE AS cpu_h, package_uj / {UJ_PER_KWH} AS package_kwh,
           dram_uj / {UJ_PER_KWH} AS dram_kwh, gpu_uj / {UJ_PER_KWH} AS gpu_kwh, other_uj / {UJ_PER_KWH} AS other_kwh,
           {it} AS it_kwh, {real} AS measured_kwh, 0::DOUBLE AS slurm_kwh, {it} - {real} AS estimated_kwh, d.pue,
-          {it} * d.pue AS facility_kwh, d.carbon_g_per_kwh, {it} * d.pue * d.carbon_g_per_kwh AS co2e_g,
-          {it} * d.pue * d.electricity_usd_per_kwh AS electricity_usd, 0::DOUBLE AS cloud_low_usd, 0::DOUBLE AS cloud_high_usd,
+          {facility} AS facility_kwh, d.carbon_g_per_kwh, {emissions_g(facility, Sql("d.carbon_g_per_kwh"))} AS co2e_g,
+          {electricity_usd(facility, Sql("d.electricity_usd_per_kwh"))} AS electricity_usd,
+          0::DOUBLE AS cloud_low_usd, 0::DOUBLE AS cloud_high_usd,
           CASE WHEN {real} > 0 OR {it} = 0 THEN 'measured' ELSE 'estimated' END AS provenance,
           1::DOUBLE AS coverage, {quoted(profile)} AS profile
         FROM leftover l JOIN days d ON l.cluster = d.cluster AND l.day = d.day

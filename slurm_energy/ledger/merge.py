@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import date, timedelta
 
 import duckdb
 import pyarrow as pa
 
-from slurm_energy.ledger.measured import OWN_STATES
+from slurm_energy.ledger.calendar import date_of, day_number
+from slurm_energy.ledger.damage import telling_damage
 from slurm_energy.ledger.schema import NAMES, SCHEMA, SORT_KEY
-from slurm_energy.ledger.store import DayFile, Ledger, telling_damage
-from slurm_energy.slurm.normalise import quoted
+from slurm_energy.ledger.store import DayFile, Ledger
+from slurm_energy.slurm import states
+from slurm_energy.sql import JOB_KEY, SAME_RUN, one_of, parquet, run_key
 
-_EPOCH = date(1970, 1, 1)
-_OLD_KEY = (
-    "cluster, coalesce(array_job_id, job_id) AS a, coalesce(array_task_id, -1) AS b, epoch(start)::BIGINT AS start"
-)
-_NEW_KEY = "cluster, coalesce(array_job_id, job_id) AS a, coalesce(array_task_id, -1) AS b, start"
-_SAME = "USING (cluster, a, b, start)"
+_OLD_KEY = run_key("epoch(start)::BIGINT")
 
 
 def prepare(
@@ -30,33 +26,33 @@ def prepare(
     also: days that must be written whatever the records say.
     """
     clusters = [row[0] for row in con.execute("SELECT DISTINCT cluster FROM parsed ORDER BY 1").fetchall()]
-    first = con.execute("SELECT min(first_day) FROM placed").fetchone()
+    first = con.execute("SELECT min(first_day) FROM placed").fetchall()[0][0]
     have: list[DayFile] = []
     if clusters and first is not None:
-        have = ledger.days(clusters, start=_EPOCH + timedelta(days=int(first[0])))
-    known = {(file.cluster, (file.day - _EPOCH).days) for file in have}
+        have = ledger.days(clusters, start=date_of(int(first)))
+    known = {(file.cluster, day_number(file.day)) for file in have}
     affected: set[tuple[str, int]] = set(also)
     if have:
-        con.execute(f'CREATE TEMP TABLE fresh AS SELECT {_NEW_KEY}, "end", elapsed_s FROM parsed')
+        con.execute(f'CREATE TEMP TABLE fresh AS SELECT {run_key()}, "end", elapsed_s FROM parsed')
         with telling_damage(file.path for file in have):
             con.execute(f"""
                 CREATE TEMP TABLE old AS
                 SELECT cluster, a, b, start, date, "end", elapsed_s
                 FROM (SELECT {_OLD_KEY}, date, epoch("end")::BIGINT AS "end", elapsed_s
-                      FROM read_parquet({_paths(have)}, hive_partitioning=false))
-                SEMI JOIN fresh {_SAME}""")
+                      FROM {_rows_of(have)})
+                SEMI JOIN fresh {SAME_RUN}""")
         con.execute(f"""
             CREATE TEMP TABLE later AS
             SELECT cluster, a, b, start
             FROM (SELECT cluster, a, b, start, max("end") AS old_end, sum(elapsed_s) AS old_s FROM old GROUP BY ALL)
-            JOIN fresh {_SAME}
+            JOIN fresh {SAME_RUN}
             WHERE CASE WHEN fresh."end" IS NULL THEN old_end IS NOT NULL OR old_s > fresh.elapsed_s
                        ELSE coalesce(old_end > fresh."end", false) END""")
         con.execute(f"""
             DELETE FROM parsed WHERE rowid IN (
-              SELECT id FROM (SELECT rowid AS id, {_NEW_KEY} FROM parsed) SEMI JOIN later {_SAME})""")
-        superseded = con.execute(f"SELECT DISTINCT cluster, date FROM old ANTI JOIN later {_SAME}").fetchall()
-        affected.update((cluster, (day - _EPOCH).days) for cluster, day in superseded)
+              SELECT id FROM (SELECT rowid AS id, {run_key()} FROM parsed) SEMI JOIN later {SAME_RUN})""")
+        superseded = con.execute(f"SELECT DISTINCT cluster, date FROM old ANTI JOIN later {SAME_RUN}").fetchall()
+        affected.update((cluster, day_number(day)) for cluster, day in superseded)
     touched = con.execute(
         "SELECT DISTINCT cluster, unnest(range(first_day, last_day + 1)) AS day FROM "
         "(SELECT DISTINCT cluster, first_day, last_day FROM placed)"
@@ -76,8 +72,8 @@ def combined(
     """
     wanted = set(chunk)
     clusters = sorted({cluster for cluster, _ in chunk})
-    first, last = _EPOCH + timedelta(days=chunk[0][1]), _EPOCH + timedelta(days=chunk[-1][1] + 1)
-    old = [file for file in ledger.days(clusters, first, last) if (file.cluster, (file.day - _EPOCH).days) in wanted]
+    first, last = date_of(chunk[0][1]), date_of(chunk[-1][1] + 1)
+    old = [file for file in ledger.days(clusters, first, last) if (file.cluster, day_number(file.day)) in wanted]
     with telling_damage(file.path for file in old):
         return _combined(con, new_rows_sql, leftover_sql, old)
 
@@ -90,14 +86,11 @@ def _combined(
     leftover = f"SELECT {columns} FROM ({leftover_sql})"
     if old:
         as_numbers = ", ".join(_as_number(name) for name in NAMES)
-        own = ", ".join(quoted(state) for state in OWN_STATES)
         con.execute(f"""
             CREATE OR REPLACE TEMP VIEW kept AS SELECT {columns} FROM (
-              SELECT {as_numbers}, a, b, s FROM (
-                SELECT *, coalesce(array_job_id, job_id) AS a, coalesce(array_task_id, -1) AS b, epoch(start)::BIGINT AS s
-                FROM read_parquet({_paths(old)}, hive_partitioning=false) WHERE state NOT IN ({own})))
-            ANTI JOIN (SELECT cluster, coalesce(array_job_id, job_id) AS a, coalesce(array_task_id, -1) AS b, start AS s FROM parsed)
-            USING (cluster, a, b, s)""")
+              SELECT {as_numbers}, a, b FROM (
+                SELECT *, {JOB_KEY} FROM {_rows_of(old)} WHERE state NOT IN {one_of(states.OWN)}))
+            ANTI JOIN (SELECT {run_key()} FROM parsed) {SAME_RUN}""")
         sql += f" UNION ALL SELECT {columns} FROM kept"
         # A session whose job the ledger knows from an earlier run waits until that job's record is read again.
         leftover += " l ANTI JOIN (SELECT cluster, job_id FROM kept) k USING (cluster, job_id)"
@@ -127,5 +120,5 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     return column.cast(kind)
 
 
-def _paths(files: Sequence[DayFile]) -> str:
-    return "[" + ", ".join(quoted(str(file.path)) for file in files) + "]"
+def _rows_of(files: Sequence[DayFile]) -> str:
+    return parquet(file.path for file in files)

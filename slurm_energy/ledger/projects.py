@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from slurm_energy.config import Config, ProjectRule
-from slurm_energy.slurm.normalise import quoted
+from slurm_energy.sql import quoted
 
 _IN_COMMENT = r"(?:^|[ \t\n\r\f,;]){key}=([^ \t\n\r\f,;]+)"
 r"""`project=NAME` anywhere in a comment; RE2 and Python read it alike, as they would not read \s."""

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import hostlist
 
 from slurm_energy.config import ConfigError, Hardware, Power
-from slurm_energy.factors.cpus import find_cpu
+from slurm_energy.factors.checks import ProfileError
+from slurm_energy.factors.cpus import core_watts
 from slurm_energy.factors.profile import Profile
 from slurm_energy.slurm.tres import parse_gpus
 
@@ -40,9 +41,9 @@ class Rater:
     def __init__(self, profile: Profile, power: Power) -> None:
         self.profile, self.power = profile, power
         self.by_node: dict[str, Hardware] = {}
-        for hardware in power.nodes:
-            for node in expand_nodes(hardware.names):
-                self.by_node.setdefault(node, hardware)
+        for nodes in power.nodes:
+            for node in expand_nodes(nodes.names):
+                self.by_node.setdefault(node, nodes)
         for hardware in (*power.partition.values(), *power.nodes):
             self._core_watts(hardware)
 
@@ -55,10 +56,10 @@ class Rater:
         """Watts per core that the site gives, or those of the CPU it names. Raises ConfigError for an unknown CPU."""
         if hardware.cpu_core_w is not None or not hardware.cpu:
             return hardware.cpu_core_w
-        cpu = find_cpu(hardware.cpu)
-        if cpu is None or cpu.w_per_core is None or cpu.per != "core":
-            raise ConfigError(f"[power] cpu = {hardware.cpu!r}: not in the packaged list; give cpu_core_w instead")
-        return cpu.w_per_core
+        try:
+            return core_watts(hardware.cpu)[0]
+        except ProfileError as error:
+            raise ConfigError(f"[power] {error}") from error
 
     def _hardware(self, partition: str, node_list: str) -> Sequence[Hardware]:
         """What each node of the job is: by its name, else by the partition."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import date
 from io import BytesIO
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -22,58 +23,65 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from slurm_energy.ledger.store import Ledger, LedgerError, damaged, replace, sync_folder
+from slurm_energy.folders import cluster_folder
+from slurm_energy.ledger.damage import SEGMENTS_ADVICE, damaged
+from slurm_energy.ledger.durable import replace, sync_folder
+from slurm_energy.ledger.errors import LedgerError
+from slurm_energy.ledger.store import Ledger
+from slurm_energy.segment import DOMAINS, KEY, SCHEMA_VERSION, Segment
 from slurm_energy.slurm.records import SetAside
 
-KEY = ("cluster", "node", "job_id", "restart_count", "sluid", "session_start", "hour")
-"""What tells a segment from others."""
-DOMAINS = ("package", "dram", "gpu", "other")
-_TEXT, _INT = pa.string(), pa.int64()
-SCHEMA = pa.schema(
-    [
-        ("cluster", _TEXT), ("node", _TEXT), ("job_id", _INT), ("restart_count", _INT), ("sluid", _TEXT),
-        ("session_start", _INT), ("user", _TEXT), ("uid", _INT), ("account", _TEXT), ("partition", _TEXT), ("hour", _TEXT),
-        ("start", _INT), ("end", _INT), ("package_uj", _INT), ("dram_uj", _INT), ("gpu_uj", _INT), ("other_uj", _INT),
-        ("gpus", _TEXT), ("cpu_time_ns", _INT), ("samples", _INT), ("gap_s", pa.float64()), ("gpu_gap_s", pa.float64()), ("sources", _TEXT),
-        ("measured", _TEXT), ("origin", _TEXT), ("closed", _TEXT), ("final", pa.bool_()),
-    ]
-)  # fmt: skip
+_TEXT, _INT, _REAL = pa.string(), pa.int64(), pa.float64()
+
+
+class Column(NamedTuple):
+    """A column of the segments' files: its name, its type, and what it holds of a segment."""
+
+    name: str
+    type: pa.DataType
+    get: Callable[[Segment], object]
+
+
+def _plain(kind: pa.DataType, *names: str) -> list[Column]:
+    """Columns that hold a field as it is."""
+    return [Column(name, kind, attrgetter(name)) for name in names]
+
+
+def _uj(domain: str) -> Column:
+    return Column(f"{domain}_uj", _INT, lambda one: one.uj.get(domain, 0))
+
+
+def _joined(name: str) -> Column:
+    get = attrgetter(name)
+    return Column(name, _TEXT, lambda one: ",".join(get(one)))
+
+
+COLUMNS = (
+    *_plain(_TEXT, "cluster", "node"),
+    *_plain(_INT, "job_id", "restart_count"),
+    Column("sluid", _TEXT, lambda one: one.sluid or ""),
+    *_plain(_INT, "session_start"),
+    *_plain(_TEXT, "user"),
+    *_plain(_INT, "uid"),
+    *_plain(_TEXT, "account", "partition", "hour"),
+    *_plain(_INT, "start", "end"),
+    *map(_uj, DOMAINS),
+    Column("gpus", _TEXT, lambda one: msgspec.json.encode(one.gpus).decode()),
+    *_plain(_INT, "cpu_time_ns", "samples"),
+    *_plain(_REAL, "gap_s", "gpu_gap_s"),
+    _joined("sources"),
+    _joined("measured"),
+    *_plain(_TEXT, "origin", "closed"),
+    *_plain(pa.bool_(), "final"),
+)
+SCHEMA = pa.schema([(column.name, column.type) for column in COLUMNS])
+_CLUSTER, _HOUR_OF = SCHEMA.get_field_index("cluster"), SCHEMA.get_field_index("hour")
 _LARGEST_UJ = 1 << 60
 _LARGEST = 1 << 62
 _LONGEST_NAME = 200
 """Of a cluster or node, as bytes of a file name; Slurm's own are far shorter."""
 _HOUR = re.compile(r"20\d\d-\d\d-\d\dT([01]\d|2[0-3])", re.ASCII)
 UNBOOKED, UNREPORTED = "unbooked.json", "unreported.json"
-
-
-class _Line(msgspec.Struct):
-    """A line of a segment file; what is missing or of another type makes it a bad line."""
-
-    schema: int
-    cluster: str
-    node: str
-    job_id: int
-    restart_count: int
-    sluid: str | None
-    session_start: int
-    user: str
-    uid: int
-    account: str
-    partition: str
-    hour: str
-    start: int
-    end: int
-    uj: dict[str, int]
-    gpus: list[dict[str, str | int]]
-    cpu_time_ns: int
-    samples: int
-    gap_s: float
-    sources: list[str]
-    final: bool
-    gpu_gap_s: float = 0.0
-    measured: tuple[str, ...] = ("package", "dram", "gpu")
-    origin: str = "hook"
-    closed: str = ""
 
 
 class Taken(NamedTuple):
@@ -162,9 +170,9 @@ def _files(inbox: Path) -> Iterator[Path]:
 
 def _row(line: bytes) -> tuple[object, ...]:
     """A checked segment, in the order of SCHEMA. Raises msgspec's errors, and ValueError for impossible figures."""
-    one = msgspec.json.decode(line, type=_Line)
-    if one.schema != 1:
-        raise ValueError(f"schema {one.schema}; this program reads schema 1")
+    one = msgspec.json.decode(line, type=Segment)
+    if one.schema != SCHEMA_VERSION:
+        raise ValueError(f"schema {one.schema}; this program reads schema {SCHEMA_VERSION}")
     if not _HOUR.fullmatch(one.hour):
         raise ValueError(f"hour {one.hour!r}")
     date.fromisoformat(one.hour[:10])
@@ -176,18 +184,12 @@ def _row(line: bytes) -> tuple[object, ...]:
     energy = [one.uj.get(domain, 0) for domain in DOMAINS]
     if any(not 0 <= uj < _LARGEST_UJ for uj in energy) or one.end < one.start:
         raise ValueError("negative or impossible figures")
-    return (
-        one.cluster, one.node, one.job_id, one.restart_count, one.sluid or "", one.session_start, one.user, one.uid,
-        one.account, one.partition, one.hour, one.start, one.end, *energy, msgspec.json.encode(one.gpus).decode(),
-        one.cpu_time_ns, one.samples, one.gap_s, one.gpu_gap_s, ",".join(one.sources), ",".join(one.measured), one.origin,
-        one.closed, one.final,
-    )  # fmt: skip
+    return tuple(column.get(one) for column in COLUMNS)
 
 
 def segment_path(ledger: Ledger, cluster: str, day: date) -> Path:
     """Where the segments of a UTC day lie."""
-    name = quote(cluster, safe="").replace(".", "%2E")
-    return ledger.path / "segments" / f"cluster={name}" / f"{day.isoformat()}.parquet"
+    return ledger.path / "segments" / cluster_folder(cluster) / f"{day.isoformat()}.parquet"
 
 
 def segment_files(ledger: Ledger, cluster: str, days: Sequence[date]) -> list[Path]:
@@ -203,14 +205,14 @@ def _read(path: Path) -> pa.Table | None:
         try:
             return pq.ParquetFile(file).read().cast(SCHEMA)
         except (pa.ArrowException, ValueError, OSError) as error:
-            raise LedgerError(damaged(path, (str(error).splitlines() or [repr(error)])[0])) from error
+            raise LedgerError(damaged(path, (str(error).splitlines() or [repr(error)])[0], SEGMENTS_ADVICE)) from error
 
 
 def _merged(ledger: Ledger, rows: Sequence[tuple[object, ...]]) -> dict[tuple[str, date], bytes]:
     """The files of the days that these segments change. Of two with one key the one that saw more counts."""
     by_day: dict[tuple[str, date], list[tuple[object, ...]]] = {}
     for row in rows:
-        by_day.setdefault((str(row[0]), date.fromisoformat(str(row[10])[:10])), []).append(row)
+        by_day.setdefault((str(row[_CLUSTER]), date.fromisoformat(str(row[_HOUR_OF])[:10])), []).append(row)
     changed = {}
     for key, new in by_day.items():
         path = segment_path(ledger, *key)

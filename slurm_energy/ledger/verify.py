@@ -7,20 +7,23 @@ session without a record, or to idle. The ledger holds kWh as 64-bit floats, hen
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import duckdb
 
-from slurm_energy.ledger.measured import MEASURED_UJ, UJ_PER_KWH, local_days
-from slurm_energy.ledger.store import Ledger, telling_damage
-from slurm_energy.slurm.normalise import quoted
+from slurm_energy.ledger.calendar import date_of, day_number
+from slurm_energy.ledger.damage import telling_damage
+from slurm_energy.ledger.measured import MEASURED_UJ, SEGMENT_DAYS, local_days
+from slurm_energy.ledger.store import Ledger
+from slurm_energy.slurm import states
+from slurm_energy.sql import parquet, quoted
+from slurm_energy.units import UJ_PER_KWH
 
 TOLERANCE = 1e-9
 """Relative; sums of some thousand floats stay far below."""
-_EPOCH = date(1970, 1, 1)
 
 
 class Day(NamedTuple):
@@ -52,7 +55,7 @@ def verify(ledger: Ledger, site: ZoneInfo) -> Iterator[Day]:
     Raises LedgerError where a day's file is damaged.
     """
     segments = sorted((ledger.path / "segments").glob("cluster=*/????-??-??.parquet"))
-    with telling_damage([*segments, *(file.path for file in ledger.days())]):
+    with telling_damage(file.path for file in ledger.days()), telling_damage(segments, SEGMENT_DAYS):
         yield from _days(ledger, site, segments)
 
 
@@ -61,23 +64,22 @@ def _days(ledger: Ledger, site: ZoneInfo, segments: Sequence[Path]) -> Iterator[
     con.execute("SET TimeZone = 'UTC'")
     by_day: dict[tuple[str, int], dict[str, int]] = {}
     if segments:
-        files = ", ".join(quoted(str(path)) for path in segments)
         parts = " + ".join(MEASURED_UJ.values())
         found = con.execute(
             f"SELECT cluster, {local_days(site)} AS day, node, sum({parts})::HUGEINT "
-            f"FROM read_parquet([{files}], hive_partitioning=false) GROUP BY ALL ORDER BY ALL"
+            f"FROM {parquet(segments)} GROUP BY ALL ORDER BY ALL"
         )
         for cluster, day, node, uj in found.fetchall():
             by_day.setdefault((cluster, int(day)), {})[node] = int(uj)
-    have = {(file.cluster, (file.day - _EPOCH).days): file.path for file in ledger.days()}
+    have = {(file.cluster, day_number(file.day)): file.path for file in ledger.days()}
     for cluster, day in sorted({*by_day, *have}):
         nodes = by_day.get((cluster, day), {})
         kwh = idle = without = 0.0
         if (cluster, day) in have:
             row = con.execute(
-                "SELECT fsum(measured_kwh), fsum(measured_kwh) FILTER (state = 'IDLE'), fsum(measured_kwh) FILTER "
-                f"(state = 'NO_RECORD') FROM read_parquet({quoted(str(have[cluster, day]))}, hive_partitioning=false)"
-            ).fetchone()
-            kwh, idle, without = (float(value or 0.0) for value in row or (0, 0, 0))
+                f"SELECT fsum(measured_kwh), fsum(measured_kwh) FILTER (state = {quoted(states.IDLE)}), "
+                f"fsum(measured_kwh) FILTER (state = {quoted(states.NO_RECORD)}) FROM {parquet([have[cluster, day]])}"
+            ).fetchall()[0]
+            kwh, idle, without = (float(value or 0.0) for value in row)
         if nodes or kwh:
-            yield Day(cluster, _EPOCH + timedelta(days=day), len(nodes), sum(nodes.values()), kwh, idle, without, nodes)
+            yield Day(cluster, date_of(day), len(nodes), sum(nodes.values()), kwh, idle, without, nodes)

@@ -24,13 +24,16 @@ def to_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=True, default=str)
 
 
-def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """RFC 4180. Text that a spreadsheet would take for a formula gets an apostrophe before it."""
+def to_csv(rows: Sequence[dict[str, Any]], header: Sequence[str] = ()) -> str:
+    """RFC 4180. Text that a spreadsheet would take for a formula gets an apostrophe before it.
+
+    header: what is written where there are no rows.
+    """
     out = io.StringIO()
     flats = [flat(row) for row in rows]
-    if flats:
+    if flats or header:
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(flats[0])
+        writer.writerow(flats[0] if flats else header)
         writer.writerows([[_no_formula(value) for value in row.values()] for row in flats])
     return out.getvalue()
 
@@ -42,10 +45,13 @@ def _no_formula(value: Any) -> Any:
     return f"'{text}" if text[:1] in tuple("=+-@\t") else text
 
 
-def to_parsable2(rows: Sequence[dict[str, Any]]) -> str:
-    r"""Header and rows with | between the fields; \, | and control characters in text are escaped by \."""
+def to_parsable2(rows: Sequence[dict[str, Any]], header: Sequence[str] = ()) -> str:
+    r"""Header and rows with | between the fields; \, | and control characters in text are escaped by \.
+
+    header: what is written where there are no rows.
+    """
     flats = [flat(row) for row in rows]
-    lines = ["|".join(flats[0])] if flats else []
+    lines = ["|".join(flats[0] if flats else header)] if flats or header else []
     lines += ["|".join(_one_field(value) for value in row.values()) for row in flats]
     return "".join(line + "\n" for line in lines)
 

@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import duckdb
 
-from slurm_energy.ledger.store import Ledger, damage
-from slurm_energy.report.errors import ReportError
+from slurm_energy.accounting.equations import cloud_usd, electricity_usd, facility_from_it_kwh
+from slurm_energy.accounting.sql import Sql, derived_columns
+from slurm_energy.ledger.damage import damage
+from slurm_energy.ledger.store import Ledger
+from slurm_energy.report.errors import NoDays, ReportError
 from slurm_energy.slurm import states
+from slurm_energy.sql import JOB_KEY, SAME_RUN, one_of, parquet, quoted, run_key
 
 if TYPE_CHECKING:
     from slurm_energy.factors.profile import Profile
@@ -33,11 +37,6 @@ class Selection(NamedTuple):
     """Whether what no job used (project '(idle)') is in it, too."""
 
 
-def literal(text: str) -> str:
-    """A SQL string literal."""
-    return "'" + text.replace("'", "''") + "'"
-
-
 def open_rows(
     ledger: Ledger, selection: Selection, profile: Profile | None, also: Sequence[str] = ()
 ) -> duckdb.DuckDBPyConnection:
@@ -50,12 +49,11 @@ def open_rows(
     """
     files = ledger.days(selection.clusters, selection.start, selection.end)
     if not files:
-        raise ReportError(f"no days to report on in the ledger {ledger.path}: {_instead(ledger, selection)}")
+        raise NoDays(f"no days to report on in the ledger {ledger.path}: {_instead(ledger, selection)}")
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
-    paths = ", ".join(literal(str(file.path)) for file in files)
     conditions = [
-        f'"{column}" IN ({", ".join(map(literal, values))})'
+        f'"{column}" IN {one_of(values)}'
         for column, values in (
             ("project", selection.projects),
             ("user", selection.users),
@@ -64,13 +62,11 @@ def open_rows(
         if values
     ]
     if not selection.idle:
-        conditions.append("state <> 'IDLE'")
+        conditions.append(f"state <> {quoted(states.IDLE)}")
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     columns = ", ".join(f'"{name}"' for name in dict.fromkeys((*_NEEDED, *also)))
     try:
-        con.execute(
-            f"CREATE TEMP TABLE stored AS SELECT {columns} FROM read_parquet([{paths}], hive_partitioning=false){where}"
-        )
+        con.execute(f"CREATE TEMP TABLE stored AS SELECT {columns} FROM {parquet(file.path for file in files)}{where}")
     except duckdb.Error as error:
         said = f"the ledger {ledger.path} cannot be read ({str(error).splitlines()[0]})"
         raise ReportError(damage(file.path for file in files) or said) from error
@@ -78,8 +74,7 @@ def open_rows(
     con.execute(_CONTINUED)
     con.execute(
         "CREATE TEMP VIEW rows AS SELECT p.*, a, b, coalesce(c.job_start, p.start) AS job_start FROM "
-        "(SELECT *, coalesce(array_job_id, job_id) AS a, coalesce(array_task_id, -1) AS b FROM priced) p "
-        "LEFT JOIN continued c USING (cluster, a, b, start)"
+        f"(SELECT *, {JOB_KEY} FROM priced) p LEFT JOIN continued c {SAME_RUN}"
     )
     return con
 
@@ -102,39 +97,27 @@ def _instead(ledger: Ledger, selection: Selection) -> str:
     return f"it has days from {days[0]} to {days[-1]}"
 
 
-def check_projects(con: duckdb.DuckDBPyConnection, projects: Sequence[str]) -> None:
-    """Raises ReportError where one of the projects has no row: a misspelt name must not look like an idle project."""
-    if projects:
-        here = {row[0] for row in con.execute("SELECT DISTINCT project FROM rows").fetchall()}
-        for project in projects:
-            if project not in here:
-                raise ReportError(
-                    f"no jobs of project {project!r} here; `senergy report --by project` lists the projects"
-                )
-
-
 # What follows from other columns is worked out again, as the aggregator did: quicker than to read it.
-_AS_STORED = """
-    SELECT *, it_kwh - measured_kwh - slurm_kwh AS estimated_kwh, it_kwh * pue AS facility_kwh,
-      it_kwh * pue * carbon_g_per_kwh AS co2e_g FROM stored"""
+_AS_STORED = f"SELECT *, profile AS stored_profile, {derived_columns()} FROM stored"
 _NEEDED = (
     "cluster", "date", "job_id", "array_job_id", "array_task_id", "sweep", "state", "start", "end", "elapsed_s",
-    "gpu_model", "gpu_h", "cpu_h", "it_kwh", "measured_kwh", "slurm_kwh", "pue", "carbon_g_per_kwh",
+    "nodes", "coverage", "gpu_model", "gpu_h", "cpu_h", "it_kwh", "measured_kwh", "slurm_kwh", "pue", "carbon_g_per_kwh",
     "electricity_usd", "cloud_low_usd", "cloud_high_usd", "profile",
 )  # fmt: skip
 # A run goes on with the job of the same id whose run before it ended in a state from which Slurm starts again;
 # otherwise the id has come round, and it is another job. Only ids with several runs are looked at.
 _CONTINUED = f"""
     CREATE TEMP TABLE continued AS
-    WITH runs AS (
-      SELECT cluster, coalesce(array_job_id, job_id) AS a, coalesce(array_task_id, -1) AS b, start, min(state) AS state
-      FROM stored GROUP BY ALL
+    WITH parts AS (
+      SELECT {run_key()}, state FROM stored
+    ), runs AS (
+      SELECT cluster, a, b, start, min(state) AS state FROM parts
+      SEMI JOIN (SELECT cluster, a, b FROM parts GROUP BY ALL HAVING min(start) < max(start)) USING (cluster, a, b)
+      GROUP BY ALL
     ), several AS (
-      SELECT *, coalesce(lag(state) OVER w, '') AS before FROM runs
-      SEMI JOIN (SELECT cluster, a, b FROM runs GROUP BY ALL HAVING count(*) > 1) USING (cluster, a, b)
-      WINDOW w AS (PARTITION BY cluster, a, b ORDER BY start)
+      SELECT *, coalesce(lag(state) OVER w, '') AS before FROM runs WINDOW w AS (PARTITION BY cluster, a, b ORDER BY start)
     )
-    SELECT cluster, a, b, start, max(CASE WHEN before NOT IN ({", ".join(f"'{s}'" for s in sorted(states.AGAIN))}) THEN start END)
+    SELECT cluster, a, b, start, max(CASE WHEN before NOT IN {one_of(states.AGAIN)} THEN start END)
       OVER (PARTITION BY cluster, a, b ORDER BY start ROWS UNBOUNDED PRECEDING) AS job_start
     FROM several"""
 JOB = "hash(cluster, a, b, job_start)"
@@ -150,12 +133,11 @@ def _priced(con: duckdb.DuckDBPyConnection, profile: Profile) -> str:
     pue = _dated(profile, "pue")
     carbon = _dated(profile, "carbon_g_per_kwh")
     electricity = _dated(profile, "electricity_usd_per_kwh")
-    facility = f"it_kwh * {pue}"
+    price = electricity_usd(facility_from_it_kwh(Sql("it_kwh"), Sql(pue)), Sql(electricity))
     return f"""
-        SELECT * REPLACE (
-            {facility} * {electricity} AS electricity_usd, {low} AS cloud_low_usd, {high} AS cloud_high_usd,
-            {literal(profile.name)} AS profile),
-          it_kwh - measured_kwh - slurm_kwh AS estimated_kwh, {facility} AS facility_kwh, {facility} * {carbon} AS co2e_g
+        SELECT * REPLACE ({pue} AS pue, {carbon} AS carbon_g_per_kwh,
+            {price} AS electricity_usd, {low} AS cloud_low_usd, {high} AS cloud_high_usd,
+            {quoted(profile.name)} AS profile), profile AS stored_profile, {derived_columns(pue, carbon)}
         FROM stored"""
 
 
@@ -173,11 +155,12 @@ def _dated(profile: Profile, field: str) -> str:
 def _prices(models: Sequence[str], profile: Profile, which: str) -> str:
     """SQL for the cloud cost of a row. Of several models on one job the mean price counts: the ledger has the sum."""
     cores: float = getattr(profile, f"cpu_core_{which}_usd_per_h")
-    cases = [f"WHEN gpu_model IS NULL THEN cpu_h * {cores!r}::DOUBLE"]
+    cases = [f"WHEN gpu_model IS NULL THEN {cloud_usd(Sql('cpu_h'), Sql(f'{cores!r}::DOUBLE'))}"]
     for model in models:
         prices = [
             getattr(profile.gpu(None if part == "unknown" else part), f"{which}_usd_per_h") for part in model.split("+")
         ]
-        mean = "NULL" if None in prices else f"gpu_h * {sum(prices) / len(prices)!r}::DOUBLE"
-        cases.append(f"WHEN gpu_model = {literal(model)} THEN {mean}")
+        mean = None if None in prices else Sql(f"{sum(prices) / len(prices)!r}::DOUBLE")
+        cost = cloud_usd(Sql("gpu_h"), mean) if mean is not None else "NULL"
+        cases.append(f"WHEN gpu_model = {quoted(model)} THEN {cost}")
     return f"CASE {' '.join(cases)} END"

@@ -178,8 +178,8 @@ def _cpus_here(text: str, nodelist: str, node: str) -> int:
 def _place(nodelist: str, node: str, nodes: int) -> int:
     """Where a node stands in a job's node list, from 0; 0 too where that cannot be told.
 
-    python-hostlist comes with the admin extra; a compute node without it takes the first node's count. Parts are
-    expanded one by one, and no further than the job has nodes, so that no list can take much time or memory.
+    python-hostlist comes with the node and the admin extra; where it is missing, the first node's count is taken. Parts
+    are expanded one by one, and no further than the job has nodes, so that no list can take much time or memory.
     """
     try:
         import hostlist

@@ -13,6 +13,7 @@ from slurm_energy.slurm import states
 from slurm_energy.slurm.columns import RAW_COLUMNS, SYNONYMS
 from slurm_energy.slurm.records import Table
 from slurm_energy.slurm.zone import offset_sql, twice_sql
+from slurm_energy.sql import one_of, quoted
 
 _NO_TIME = "('', 'Unknown', 'None', 'INVALID', 'N/A', 'NONE', 'UNKNOWN', 'Invalid', '0')"
 _NO_JOULES = "('4294967294', '4294967295', '18446744073709551614', '18446744073709551615')"
@@ -22,19 +23,6 @@ _MOST_CPUS, _MOST_GB = 10_000_000, 100_000_000
 _YEARS_20 = 20 * 366 * 86400
 _LONGEST_NAME = 80  # as a folder, each byte may take 3 of 255; Slurm's own limit is 40
 _EARLIEST, _LATEST = 631152000, 4102444800  # 1990 to 2100: outside of it a clock was wrong, not a job long
-
-RECORD_COLUMNS = (
-    "cluster", "job_id", "array_job_id", "array_task_id", "restart_count", "sluid", '"user"', "account", '"partition"',
-    "qos", "wckey", "job_name", "comment", "state", "submit", "start", '"end"', "elapsed_s", "span_s", "nodes", "cpus",
-    "mem_gb", "gpu_key", "node_list", "slurm_j",
-)  # fmt: skip
-"""A job record, typed: times in epoch seconds, `end` null while it runs. `span_s` is the time on the wall from start
-to end, `elapsed_s` the part of it not suspended; `gpu_key` the gres/gpu parts of AllocTRES; `slurm_j` joules."""
-
-
-def quoted(text: str) -> str:
-    """A SQL string literal."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def table_sql(table: Table, *, numbered: bool = False) -> str:
@@ -66,6 +54,8 @@ def normalised_sql(raw: str, site: ZoneInfo, default_cluster: str, extra: str = 
     """The statement that types the rows of `raw` (SQL giving RAW_COLUMNS as text).
 
     Times on the wall clock are taken in the site's zone. extra: further columns of `raw` to pass through, as ', a, b'.
+    Of a record that comes out, times are epoch seconds, `end` null while it runs; `span_s` is the time on the wall from
+    start to end, `elapsed_s` the part of it not suspended; `gpu_key` the gres/gpu parts of AllocTRES; `slurm_j` joules.
     """
     walls = "".join(f"{_wall_sql(name)} AS {name.lower()}_w, " for name in ("Submit", "Start", "End"))
     times = "".join(f"{_time_sql(name, site)} AS {name.lower()}_t, " for name in ("Submit", "Start", "End"))
@@ -94,7 +84,7 @@ read AS (
 ),
 timed AS (
   SELECT *, {_MEM_GB} AS mem_gb,
-    state_t IN {_sql_set(states.ENDED)} AS ended,
+    state_t IN {one_of(states.ENDED)} AS ended,
     coalesce(elapsed_t, CASE WHEN ElapsedRaw = '' THEN end_t - start_t - suspended_t END) AS elapsed_r
   FROM read
 ),
@@ -119,7 +109,7 @@ SELECT cluster, coalesce(raw_id, id + coalesce(TRY_CAST(nullif(split_part(JobID,
     WHEN {_STEP} THEN NULL
     WHEN id IS NULL AND raw_id IS NULL THEN 'JobID ' || {_show("JobID")} || ' is not a job id'
     WHEN strlen(cluster) > {_LONGEST_NAME} THEN 'Cluster ' || {_show("cluster")} || '... is longer than a name can be'
-    WHEN state_t NOT IN {_sql_set(states.ALL)} THEN 'State ' || {_show("State")} || ' is unknown'
+    WHEN state_t NOT IN {one_of(states.ALL)} THEN 'State ' || {_show("State")} || ' is unknown'
     {_unread("Submit", "submit_t")}
     {_unread("Start", "start_t")}
     {_unread('"End"', "end_t", "End")}
@@ -130,7 +120,7 @@ SELECT cluster, coalesce(raw_id, id + coalesce(TRY_CAST(nullif(split_part(JobID,
     WHEN start_t IS NULL THEN NULL
     WHEN start_t NOT BETWEEN {_EARLIEST} AND {_LATEST} THEN 'Start ' || {_show("Start")} || ' is not between 1990 and 2100'
     WHEN ended AND end_t < start_t AND NOT resized THEN 'End ' || {_show('"End"')} || ' is before Start ' || {_show("Start")}
-    WHEN elapsed_s IS NULL AND state_t IN {_sql_set(states.WAITING)} THEN NULL
+    WHEN elapsed_s IS NULL AND state_t IN {one_of(states.WAITING)} THEN NULL
     WHEN elapsed_s IS NULL THEN 'neither ElapsedRaw nor End says how long it ran'
     WHEN elapsed_s + suspended_t > {_YEARS_20} OR (ended AND end_t - start_t > {_YEARS_20})
       THEN 'a run of more than 20 years is not believable'
@@ -153,7 +143,7 @@ SELECT cluster, coalesce(raw_id, id + coalesce(TRY_CAST(nullif(split_part(JobID,
   END AS reason,
   CASE
     WHEN {_STEP} THEN 'step'
-    WHEN start_t IS NULL OR (state_t IN {_sql_set(states.WAITING)} AND coalesce(elapsed_s, 0) = 0) THEN 'waiting'
+    WHEN start_t IS NULL OR (state_t IN {one_of(states.WAITING)} AND coalesce(elapsed_s, 0) = 0) THEN 'waiting'
     ELSE 'job'
   END AS kind{extra}
 FROM placed
@@ -176,10 +166,6 @@ _MEM_GB = """CASE WHEN mem_t = '' THEN 0 ELSE TRY_CAST(rtrim(mem_t, 'KMGTPEkmgtp
 def _part(name: str) -> str:
     """The text of one TRES: `4` for cpu of `billing=4,cpu=4,mem=8G,node=1`; '' where it is not there."""
     return f"split_part(split_part(',' || AllocTRES, ',{name}=', 2), ',', 1)"
-
-
-def _sql_set(names: Iterable[str]) -> str:
-    return "(" + ", ".join(quoted(name) for name in sorted(names)) + ")"
 
 
 def _show(column: str) -> str:

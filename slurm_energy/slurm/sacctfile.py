@@ -8,10 +8,7 @@ off) the good lines go to a copy, and the odd ones are put together again one by
 from __future__ import annotations
 
 import gzip
-import os
-import tempfile
 import zlib
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from operator import methodcaller
 from pathlib import Path
@@ -19,12 +16,11 @@ from typing import IO
 
 from slurm_energy.slurm.columns import FREE_TEXT, canonical, missing_necessary, recognised
 from slurm_energy.slurm.errors import SourceError
-from slurm_energy.slurm.plausible import is_plausible, rejoin
+from slurm_energy.slurm.good_lines import GoodLines
+from slurm_energy.slurm.plausible import put_together
 from slurm_energy.slurm.records import RawRecords, SetAside, Table
 
 BLOCK = 8 << 20
-MOST_LINES = 64
-"""So many lines at most are joined to a row."""
 _DELIMITERS = ("|", "\t", "\x1f", ";", "^", ",", "!")
 
 
@@ -128,7 +124,7 @@ class _Reader:
     def sorted_out(self) -> RawRecords:
         """Good lines to a copy per header, odd ones one by one."""
         columns, odd = self.columns, list[tuple[int, bytes]]()
-        copy = _Copy(self.workdir, columns, self.delimiter)
+        copy = GoodLines(self.workdir, columns, self.delimiter)
         for number, line in self._lines():
             if not line.strip(b"\r"):
                 continue
@@ -138,7 +134,7 @@ class _Reader:
                 self._put_together(odd, columns)
                 odd, columns = [], changed
                 self.tables.append(copy.done())
-                copy = _Copy(self.workdir, columns, self.delimiter)
+                copy = GoodLines(self.workdir, columns, self.delimiter)
                 self.header = line.rstrip(b"\r")
                 self.ending = line[len(self.header) :]
                 continue
@@ -181,79 +177,9 @@ class _Reader:
         return self._checked(names, number)
 
     def _put_together(self, odd: list[tuple[int, bytes]], columns: tuple[str, ...]) -> None:
-        """Joins lines that a newline in a job name tore apart, gives extra delimiters back to free text."""
-        at, first, last = 0, -1, -1  # first and last: lines of the row before
-        while at < len(odd):
-            number, text = odd[at]
-            taken = 1
-            while text.count(self.byte) < len(columns) - 1 and taken < MOST_LINES and at + taken < len(odd):
-                following, more = odd[at + taken]
-                if following != number + taken:
-                    break
-                text, taken = text + b"\n" + more, taken + 1
-            fields = text.decode("utf-8", "backslashreplace").split(self.delimiter)
-            row = rejoin(fields, columns, self.delimiter)
-            if row is not None:
-                self.rows.append((number, row))
-                at += taken
-                first, last = number, number + taken - 1
-                continue
-            alone = odd[at][1].decode("utf-8", "backslashreplace")
-            pieces = alone.split(self.delimiter)
-            found = len(pieces)
-            begins_like_a_row = is_plausible(dict(zip(columns, pieces[:-1] or pieces, strict=False)))
-            goes_on = number == last + 1 and number - first < MOST_LINES and columns[-1] in FREE_TEXT
-            if found <= 2 and found < len(columns) and goes_on and not begins_like_a_row:
-                self.rows[-1][1][columns[-1]] += "\n" + alone  # a text of several lines at the end of a row
-                at, last = at + 1, number
-                continue
-            if found == len(columns):  # some value is none that Slurm writes: the typing says which
-                self.rows.append((number, dict(zip(columns, pieces, strict=True))))
-                at += 1
-                continue
-            what = f"{found} fields where the header has {len(columns)}"
-            self.set_aside.append(SetAside(str(self.path), number, what, alone))
-            at += 1
-
-
-class _Copy:
-    """The good lines of a file, and where each stood."""
-
-    def __init__(self, folder: Path, columns: tuple[str, ...], delimiter: str) -> None:
-        self.columns, self.delimiter = columns, delimiter
-        self.file = tempfile.NamedTemporaryFile("wb", prefix="good-", dir=folder, delete=False)  # noqa: SIM115
-        self.path = Path(self.file.name)
-        self.last = b""
-        self.count, self.next_line = 0, -1
-        self.rows: list[int] = []
-        self.lines: list[int] = []
-
-    def add(self, number: int, line: bytes) -> None:
-        if number != self.next_line:  # remember only where a run of adjacent lines begins
-            self.rows.append(self.count)
-            self.lines.append(number)
-        self.file.write(line + b"\n")
-        self.count, self.next_line, self.last = self.count + 1, number + 1, line
-
-    def take_back(self, number: int) -> list[tuple[int, bytes]]:
-        """The newest line with its number, out of the copy again; nothing where another line was the newest."""
-        if self.next_line != number + 1:
-            return []
-        self.file.seek(-len(self.last) - 1, os.SEEK_CUR)
-        self.file.truncate()
-        self.count, self.next_line = self.count - 1, -1
-        if self.rows[-1] == self.count:
-            self.rows.pop()
-            self.lines.pop()
-        return [(number, self.last)]
-
-    def done(self) -> Table:
-        self.file.close()
-        return Table(self.path, self.columns, self.delimiter, 0, self.line_of)
-
-    def line_of(self, row: int) -> int:
-        run = bisect_right(self.rows, row) - 1
-        return self.lines[run] + row - self.rows[run]
+        rows, others = put_together(odd, columns, self.delimiter)
+        self.rows += rows
+        self.set_aside += [SetAside(str(self.path), *other) for other in others]
 
 
 def _is_utf8(line: bytes) -> bool:

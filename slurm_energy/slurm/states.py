@@ -1,4 +1,4 @@
-"""Slurm's job states: which run, which have ended, which failed."""
+"""Job states: Slurm's (which run, which have ended, which failed), and the two that only the ledger has."""
 
 from __future__ import annotations
 
@@ -12,3 +12,8 @@ AGAIN = frozenset({"REQUEUED", "NODE_FAIL", "PREEMPTED", "RESIZING", "BOOT_FAIL"
 """Ends of a run after which the same job may go on under the same id."""
 ENDED = FAILED | AGAIN | frozenset({"COMPLETED", "CANCELLED", "REVOKED"})
 ALL = WAITING | RUNNING | ENDED
+
+IDLE, NO_RECORD = "IDLE", "NO_RECORD"
+"""None of Slurm's: what a row of the ledger says that comes from segments alone, of no job or of one without a record."""
+OWN = (IDLE, NO_RECORD)
+"""Such rows are made anew whenever their day is."""

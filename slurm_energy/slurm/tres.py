@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 
 def parse_gpus(text: str) -> dict[str, int]:
     """GPU counts by GRES type from the gres/gpu parts of a TRES string; untyped devices under ''.
@@ -29,8 +27,3 @@ def parse_gpus(text: str) -> dict[str, int]:
     if rest > 0:
         counts[""] = rest
     return counts
-
-
-def format_tres(counts: Mapping[str, int | str]) -> str:
-    """TRES text as sacct prints it, sorted by name: the inverse of reading it."""
-    return ",".join(f"{name}={counts[name]}" for name in sorted(counts))

@@ -26,7 +26,8 @@ def zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name) if name else _system_zone()
     except (ZoneInfoNotFoundError, ValueError, IsADirectoryError) as error:
-        raise ValueError(f"{name!r} is not a time zone; write one like Europe/Berlin") from error
+        said = repr(name) if name else f"'' (the environment's TZ = {os.environ.get('TZ', '')!r})"
+        raise ValueError(f"{said} is not a time zone; write one like Europe/Berlin") from error
 
 
 def _system_zone() -> ZoneInfo:

@@ -21,8 +21,10 @@ def find(options: Options) -> Found:
     if options.model == "never":
         return Found([], [])
     if options.idle_w is None or options.full_w is None:
-        why = "nothing measures the CPU packages here, and no estimate without their watts"
-        return Found([], [Refusal(NAME, why, "set idle_w and full_w, all packages together", PACKAGE)])
+        note = (
+            "nothing measures the CPU packages here; idle_w and full_w, all packages together, would give an estimate"
+        )
+        return Found([], [], note)
     if options.full_w < options.idle_w:
         why = f"full_w = {options.full_w:g} is less than idle_w = {options.idle_w:g}"
         return Found([], [Refusal(NAME, why, "set full_w to at least idle_w", PACKAGE)])

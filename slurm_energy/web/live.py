@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from slurm_energy.agent.client import AgentError, read_snapshot
 from slurm_energy.agent.freshness import age_s, is_old
-from slurm_energy.agent.snapshot import DOMAINS
+from slurm_energy.segment import DOMAINS
+from slurm_energy.units import J_PER_KWH
 
 if TYPE_CHECKING:
     from slurm_energy.agent.snapshot import JobView, Snapshot
@@ -99,5 +100,5 @@ def _job(job: JobView, now: float) -> dict[str, Any]:
         "gpus": len(job.gpus),
         "watts": sum(job.watts.values()),
         "domains": job.watts,
-        "kwh": sum(job.joules.values()) / 3.6e6,
+        "kwh": sum(job.joules.values()) / J_PER_KWH,
     }

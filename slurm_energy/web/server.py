@@ -49,18 +49,18 @@ Application = Callable[[Request], Response]
 
 
 class BoundedServer(ThreadingHTTPServer):
-    """Serves `application` for requests whose Host is an address, localhost, or one of `hosts`."""
+    """Serves `application` for requests whose Host is an address, localhost, or one of `hosts`; None: whatever it is."""
 
     daemon_threads = True
     block_on_close = False  # a client that hangs must not hold the end of the program
     allow_reuse_address = True
     request_queue_size = 64
 
-    def __init__(self, address: tuple[str, int], application: Application, hosts: Sequence[str] = ()) -> None:
+    def __init__(self, address: tuple[str, int], application: Application, hosts: Sequence[str] | None = ()) -> None:
         """Raises OSError where it cannot listen there."""
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.application = application
-        self.hosts = frozenset({"localhost", *(name.lower().rstrip(".") for name in hosts)})
+        self.hosts = None if hosts is None else frozenset({"localhost", *(name.lower().rstrip(".") for name in hosts)})
         self._free = threading.BoundedSemaphore(MAX_REQUESTS)
         self._open: dict[socket.socket, float] = {}
         self._lock = threading.Lock()
@@ -115,6 +115,8 @@ class BoundedServer(ThreadingHTTPServer):
 
     def knows(self, host: str) -> bool:
         """Whether a Host header can be meant for us. A name that somebody bound to our address is none of ours."""
+        if self.hosts is None:
+            return True
         name = host.rsplit(":", 1)[0] if not host.endswith("]") and ":" in host else host
         name = name.lower().rstrip(".")
         with contextlib.suppress(ValueError):
@@ -143,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
             response = self.server.application(request)
         except Exception as error:  # the page says that there was one, the terminal which
             print(f"senergy: {type(error).__name__}: {str(error)[:500]!r}", file=sys.stderr)
-            response = Response(b'{"error": "this failed; the terminal of senergy web says why"}', status=500)
+            response = Response(b'{"error": "this failed; the terminal that it was started in says why"}', status=500)
         self._send(response)
 
     do_HEAD = do_GET

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import random
-import socket
 import struct
 import subprocess
 import sys
@@ -18,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from common.agent_socket import Stub, counter, job
+from common.waiting import until
 from sim.law import Constant, Law, Sine
 from sim.sysfs import SimNode
 
-from slurm_energy.agent.snapshot import DOMAINS, CounterView, JobView, Snapshot
+from slurm_energy.agent.snapshot import JobView, Snapshot
 
 SENERGY = Path(sys.executable).with_name("senergy")
 SIM = Path(__file__).parents[1] / "sim"
@@ -107,11 +107,11 @@ class Node:
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
             env={**os.environ, "PYTHONPATH": str(SIM / "fakelib"), "SENERGY_SIM_NVML": str(root / "sys/nvml")},
         )  # fmt: skip
-        deadline = time.monotonic() + 20
-        while not self.socket.exists():
-            assert self.agent.poll() is None, (root / "agent.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until("the agent's socket", self._there, 20)
+
+    def _there(self) -> bool:
+        assert self.agent.poll() is None, (self.root / "agent.log").read_text()
+        return self.socket.exists()
 
     def _move(self) -> None:
         begin = time.monotonic()
@@ -170,54 +170,34 @@ class Node:
         self.sysfs.close()
 
 
-class Told:
+class Told(Stub):
     """An agent's socket that says what the test wants: so many jobs whose watts change at each look.
 
     ahead_s: how far its clock is before ours; stopped_ns: when it looked last, if it looks no more.
     """
 
     def __init__(self, path: Path, jobs: int) -> None:
-        self.path, self.jobs, self.ahead_s, self.period_s = path, jobs, 0.0, 1.0
+        self.jobs, self.ahead_s, self.period_s = jobs, 0.0, 1.0
         self.stopped_ns: int | None = None
-        self._door = socket.socket(socket.AF_UNIX)
-        self._door.bind(str(path))
-        self._door.listen(64)
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
+        super().__init__(path, None)
 
-    def _serve(self) -> None:
-        while True:
-            try:
-                client, _ = self._door.accept()
-            except OSError:
-                return
-            with client, contextlib.suppress(OSError):
-                client.sendall(msgspec.json.encode(self._snapshot()))
-
-    def _snapshot(self) -> Snapshot:
+    def said(self) -> bytes:
         wall_ns = self.stopped_ns or time.time_ns() + round(self.ahead_s * 1e9)
-        counters = [CounterView("rapl:package-0", "package", "", "", False, 80.0, 1.0, 0, "")]
         jobs = [_job(number, wall_ns) for number in range(1, self.jobs + 1)]
-        return Snapshot(
+        shown = Snapshot(
             version="1", cluster="alpha", node="told1", boot_id="b", wall_ns=wall_ns, hour="", started_ns=0, ticks=1,
-            period_s=self.period_s, counters=counters, refused=[], jobs=jobs, idle=_job(0, wall_ns), outbox_fill=0.0,
-            pending_segments=0, bad_hook_files=0, set_aside=0, clock_jumps=0, problems=[],
+            period_s=self.period_s, counters=[counter("rapl:package-0", "package", 80.0, 1.0)], refused=[], jobs=jobs,
+            idle=_job(0, wall_ns), outbox_fill=0.0, pending_segments=0, bad_hook_files=0, set_aside=0, clock_jumps=0,
+            problems=[],
         )  # fmt: skip
-
-    def close(self) -> None:
-        """Ends it."""
-        self._door.shutdown(socket.SHUT_RDWR)  # wakes the thread
-        self._door.close()
-        self._thread.join(5)
-        self.path.unlink()
+        return msgspec.json.encode(shown)
 
 
 def _job(number: int, wall_ns: int) -> JobView:
-    nothing = dict.fromkeys(DOMAINS, 0.0)
     watts = 20 + number + 9 * math.sin(wall_ns / 2e9 + number)
-    return JobView(
-        number, 0, None, 1_700_000_000, f"user{number % 5}", 1000, "lisa", "gpu", "hook", 4, [], 1.0,
-        {**nothing, "package": watts}, {**nothing, "package": 1e6},
+    return job(
+        number, (watts, 0.0, 0.0, 0.0), (1e6, 0.0, 0.0, 0.0), session_start=1_700_000_000, user=f"user{number % 5}",
+        cpus=4, cpu_seconds=1.0,
     )  # fmt: skip
 
 

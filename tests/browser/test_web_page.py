@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -10,19 +9,22 @@ from pathlib import Path
 
 import pytest
 from chromium import Browser
+from common.required import unavailable
 from scene import HOSTILE, Node, Told, Web, make_ledger, plain, png_size
 
 from slurm_energy.ledger.store import Ledger
 from slurm_energy.report.groups import group_report
 from slurm_energy.report.selection import Selection, open_rows
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 PATHS = "[...document.querySelectorAll('#nodes .chart path')].map(path => path.getAttribute('d')).join()"
 LOADED = "document.querySelectorAll('#projects tbody tr').length > 1 && document.querySelectorAll('.month').length > 1"
 VIEWS = [("desktop", 1200, 1500, False), ("phone", 360, 780, True)]
 
-if not CHROMIUM and not os.environ.get("SENERGY_REQUIRE_CLUSTER"):
-    pytest.skip("chromium is not installed", allow_module_level=True)
+
+@pytest.fixture(scope="module", autouse=True)
+def chromium() -> str:
+    """The program; asked for first, so that nothing is made ready without it."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or unavailable("chromium is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +50,8 @@ def web(node: Node, ledger: Path) -> Iterator[Web]:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    assert CHROMIUM, "chromium is not installed"
-    browser = Browser(CHROMIUM, tmp_path_factory.mktemp("chromium"))
+def browser(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    browser = Browser(chromium, tmp_path_factory.mktemp("chromium"))
     yield browser
     browser.close()
 
@@ -76,9 +77,9 @@ def test_the_page_needs_nothing_from_elsewhere_and_complains_of_nothing(shown: B
 
 def test_the_token_is_taken_out_of_the_address_and_survives_a_reload(shown: Browser) -> None:
     assert shown.run("location.href").endswith("/")
+    shown.run("window.old = true")
     shown.call("Page.reload")
-    time.sleep(0.5)
-    shown.wait(LOADED)
+    shown.wait(f"!window.old && {LOADED}")
 
 
 def test_charts_and_watts_follow_the_agent(shown: Browser) -> None:
@@ -148,14 +149,11 @@ def test_nothing_is_wider_than_the_screen_and_text_stands_out(
     shown: Browser, tmp_path: Path, name: str, width: int, height: int, phone: bool, dark: bool
 ) -> None:
     shown.look(width, height, dark=dark, phone=phone)
-    time.sleep(0.5)
-    shown.wait(f"({PATHS}).length > 0")
+    scheme = f"matchMedia('(prefers-color-scheme: {'dark' if dark else 'light'})').matches"
+    shown.wait(f"innerWidth === {width} && {scheme} && ({PATHS}).length > 0")
+    shown.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")  # charts are drawn anew
     assert shown.run("[innerWidth, document.documentElement.scrollWidth]") == [width, width]
-    outside = shown.run(
-        "[...document.querySelectorAll('main *')].filter(one => one.getClientRects().length && "
-        "one.getBoundingClientRect().right > innerWidth + 1).map(one => one.outerHTML.slice(0, 80))"
-    )
-    assert outside == []
+    assert shown.run(OUTSIDE) == []
     shown.picture(tmp_path / "page.png")
     assert png_size(tmp_path / "page.png")[0] == width * (2 if phone else 1)
     background = shown.run("getComputedStyle(document.body).backgroundColor")
@@ -163,6 +161,11 @@ def test_nothing_is_wider_than_the_screen_and_text_stands_out(
     assert shown.run(CONTRAST) == []
 
 
+OUTSIDE = (
+    "[...document.querySelectorAll('main *')].filter(one => one.getClientRects().length && "
+    "one.getBoundingClientRect().right > innerWidth + 1).map(one => one.outerHTML.slice(0, 80))"
+)
+"""Elements that are wider than the screen."""
 CONTRAST = """(() => {
   const light = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map(Number).map((one) => one / 255)
     .map((one) => one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4)

@@ -19,7 +19,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from conftest import REPOSITORY, devcluster, own_environment, wait_until
+from common.processes import environment
+from common.waiting import until
+from conftest import REPOSITORY, devcluster
 from sim.sysfs import RANGE_UJ, SimNode
 
 from slurm_energy.agent.client import AgentError, read_snapshot
@@ -103,13 +105,13 @@ class Node:
             "--state-dir", outside / "state", "--outbox", outside / "outbox", "--cgroup-root", self.cgroup_root,
             "--sysfs-root", self.sim.root, *clock, *self.options, *options,
         ]  # fmt: skip
-        environment = {
-            **own_environment(), "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests/sim/fakelib'}",
+        variables = {
+            **environment(), "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests/sim/fakelib'}",
             "SENERGY_SIM_NVML": str(self.sim.root / "nvml"),
         }  # fmt: skip
         with (self.folder / "agent.log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
-        wait_until(f"the agent of {self.name} to look", lambda: self.snapshot() is not None, 20)
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=variables)
+        until(f"the agent of {self.name} to look", lambda: self.snapshot() is not None, 20)
 
     def log(self) -> str:
         """What the agent said."""

@@ -17,38 +17,22 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
+from common.processes import environment
+from common.required import unavailable
+from common.waiting import until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEVCLUSTER = REPOSITORY / "deploy" / "devcluster"
 ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"})
-AWAY = ("SLURM_", "SACCT_", "SBATCH_", "SENERGY_", "SQUEUE_", "XDG_", "PYTHON")
-"""Settings of the person who runs the tests that would change what the commands do."""
 
 
 def pytest_configure() -> None:
     """A test run that is told to end takes its clusters down first."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-
-def unavailable(reason: str) -> None:
-    """Skips, or fails where the clusters are required."""
-    if os.environ.get("SENERGY_REQUIRE_CLUSTER") == "1":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
-
-
-def wait_until(what: str, condition: Callable[[], object], seconds: float = 60) -> None:
-    """Polls until the condition holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited {seconds:.0f} s in vain for {what}")
-        time.sleep(0.1)
 
 
 class Cluster:
@@ -64,22 +48,20 @@ class Cluster:
         """Where a path of the cluster's file system lies on this machine."""
         return self.root / inside.relative_to("/")
 
-    wait_until = staticmethod(wait_until)
-
-    def bytes_of(self, *args: str | bytes, user: str | None = None, **environment: str) -> bytes:
+    def bytes_of(self, *args: str | bytes, user: str | None = None, **variables: str) -> bytes:
         """What a program prints in the cluster."""
-        variables = {"SLURM_CONF": str(self.conf), "LC_ALL": "C.UTF-8", "TZ": "UTC", **environment}
+        variables = {"SLURM_CONF": str(self.conf), "LC_ALL": "C.UTF-8", "TZ": "UTC", **variables}
         command = ["chroot", f"--userspec={user or 'root'}", str(self.root), "env", "-C", "/tmp"]
         command += [f"{name}={value}" for name, value in variables.items()]
         done = subprocess.run(
-            [*command, *args], stdin=subprocess.DEVNULL, capture_output=True, env=own_environment(), check=False
+            [*command, *args], stdin=subprocess.DEVNULL, capture_output=True, env=environment(), check=False
         )
         assert done.returncode == 0, f"{args!r} ended with {done.returncode}: {done.stderr.decode(errors='replace')}"
         return done.stdout
 
-    def run(self, *args: str | bytes, user: str | None = None, **environment: str) -> str:
+    def run(self, *args: str | bytes, user: str | None = None, **variables: str) -> str:
         """The same as text, for output in which no user typed anything."""
-        return self.bytes_of(*args, user=user, **environment).decode()
+        return self.bytes_of(*args, user=user, **variables).decode()
 
     def submit(self, user: str, *options: str | bytes, wrap: str) -> str:
         """The id of a new batch job."""
@@ -100,7 +82,7 @@ class Cluster:
     def wait(self, job: str, states: Collection[str] = ENDED, seconds: float = 60) -> None:
         """Until the accounting has the job, and each task of an array, in one of these states."""
         wanted = {states} if isinstance(states, str) else set(states)
-        wait_until(
+        until(
             f"job {job} to be {' or '.join(sorted(wanted))}",
             lambda: (now := self.states(job)) and now <= wanted,
             seconds,
@@ -133,7 +115,7 @@ class Cluster:
         done = subprocess.run(
             [*command, self.python, "-m", "slurm_energy", *map(str, args)],
             input=input, stdin=subprocess.DEVNULL if input is None else None, capture_output=True,
-            env=own_environment(), check=False,
+            env=environment(), check=False,
         )  # fmt: skip
         text = subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
         if check:
@@ -141,15 +123,10 @@ class Cluster:
         return text
 
 
-def own_environment() -> dict[str, str]:
-    """The environment without settings that change what Slurm's commands or ours do."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(AWAY)}
-
-
 def devcluster(*args: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(DEVCLUSTER / "devcluster.py"), *map(str, args)],
-        capture_output=True, text=True, stdin=subprocess.DEVNULL, env=own_environment(), check=False,
+        capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment(), check=False,
     )  # fmt: skip
 
 
@@ -270,22 +247,22 @@ def awkward_jobs(cluster: Cluster) -> dict[str, str]:
     for label, job in JOBS.items():
         submit(label, *job)
 
-    wait_until("the job to requeue to run", lambda: cluster.live(ids["requeued"]) == "RUNNING")
-    wait_until("its first second", lambda: cluster.lasted(ids["requeued"], 1))
+    until("the job to requeue to run", lambda: cluster.live(ids["requeued"]) == "RUNNING")
+    until("its first second", lambda: cluster.lasted(ids["requeued"], 1))
     cluster.run("scontrol", "requeue", ids["requeued"])
-    wait_until("the requeued job to wait", lambda: cluster.live(ids["requeued"]) == "PENDING")
+    until("the requeued job to wait", lambda: cluster.live(ids["requeued"]) == "PENDING")
     cluster.run("scontrol", "update", f"JobId={ids['requeued']}", "StartTime=now")  # it would wait two minutes
 
-    wait_until("the job to resize to have run", lambda: cluster.lasted(ids["resized"], 2))
+    until("the job to resize to have run", lambda: cluster.lasted(ids["resized"], 2))
     cluster.run("scontrol", "update", f"JobId={ids['resized']}", "NumNodes=1")
-    wait_until("its smaller part to have run", lambda: cluster.lasted(ids["resized"], 4, record=2))
+    until("its smaller part to have run", lambda: cluster.lasted(ids["resized"], 4, record=2))
     cluster.open_gate("resized")
     for job in ids.values():
         cluster.wait(job)
 
     # One cancelled while it ran, one that waited for the same node.
     submit("cancelled", "sealice", ("-w", "n2", "--exclusive", "--gres=gpu:m40:2"), "sleep 300")
-    wait_until("the job to cancel to run", lambda: cluster.lasted(ids["cancelled"], 1))
+    until("the job to cancel to run", lambda: cluster.lasted(ids["cancelled"], 1))
     submit("cancelled-waiting", "sealice", ("-w", "n2", "--exclusive", "--gres=gpu:m40:2"), "sleep 300")
     cluster.wait(ids["cancelled-waiting"], {"PENDING"})
     for label, user in (("cancelled-waiting", "sealice"), ("cancelled", "root")):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents import CPUS, HOUR_NS, NS, Node
-from conftest import wait_until
+from common.waiting import until
 from sim.law import Constant, Sine
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class World:
             text = file.read_text() if file.exists() else ""
             return bool(text.strip()) and time.time_ns() >= int(text) + seconds * NS
 
-        wait_until(f"job {label} to {what} and {seconds} s to pass", there, 60 + seconds)
+        until(f"job {label} to {what} and {seconds} s to pass", there, 60 + seconds)
 
     def job_folder(self, label: str) -> Path:
         """Its job's folder in the cgroup tree, as the job itself saw it: cpuacct's of v1, else v2's."""
@@ -159,7 +159,7 @@ def run_requeue(world: World) -> None:
     job = world.submit("requeue", *world.on("requeue"), "--exclusive", "--requeue", work="sleep 13")
     world.wait("requeue", seconds=11)
     world.cluster.run("scontrol", "requeue", str(job))
-    wait_until("the requeued job to wait", lambda: world.cluster.live(str(job)) == "PENDING")
+    until("the requeued job to wait", lambda: world.cluster.live(str(job)) == "PENDING")
     world.cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now+3")  # it would wait two minutes
     world.wait("requeue", "end", restart=1)
 
@@ -195,7 +195,7 @@ def run_orphan(world: World) -> int:
     for pid in (*stepds, *(inside - stepds)):
         os.kill(pid, signal.SIGKILL)
     moment = time.time_ns()
-    wait_until("the agent to close the orphan", lambda: (shown := node.snapshot()) is not None and not shown.jobs)
+    until("the agent to close the orphan", lambda: (shown := node.snapshot()) is not None and not shown.jobs)
     assert folder.exists()
     node.start_slurmd()
     world.cluster.run("scancel", str(job))  # Slurm 26.05 takes minutes to see that it is not there any more
@@ -212,7 +212,7 @@ def command_of(pid: int) -> str:
 
 def kill_slurmd(node: Node) -> None:
     os.kill(node.slurmd(), signal.SIGKILL)
-    wait_until(f"the slurmd of {node.name} to be gone", lambda: not node.slurmd())
+    until(f"the slurmd of {node.name} to be gone", lambda: not node.slurmd())
 
 
 def run_crash(world: World) -> None:
@@ -227,7 +227,7 @@ def run_crash(world: World) -> None:
     world.wait("missed", seconds=4)
     node.kill()
     world.wait("missed", "end", seconds=2)
-    wait_until("the Epilog's file", lambda: list(world.cluster.outside(node.hooks).glob("*-epilog.*")))
+    until("the Epilog's file", lambda: list(world.cluster.outside(node.hooks).glob("*-epilog.*")))
     node.start()
 
 

@@ -21,7 +21,9 @@ from typing import Any, NamedTuple
 import duckdb
 import pytest
 from agents import CPUS, DOMAINS, HOUR_NS, NS, PACKAGE_IDLE_W, Node, Session, moving, sessions_of
-from conftest import REPOSITORY, install_requirements, started, unavailable, wait_until
+from common.required import unavailable
+from common.waiting import until
+from conftest import REPOSITORY, install_requirements, started
 from scenarios import NODES, PART_OF, SCENARIOS, World
 
 from slurm_energy.agent.agent import SCAN_NS
@@ -94,10 +96,10 @@ def play(world: World) -> tuple[dict[str, Future[Any]], float, dict[str, int]]:
         with ThreadPoolExecutor(len(SCENARIOS)) as pool:
             outcomes = {label: pool.submit(scenario, world) for label, scenario in SCENARIOS.items()}
         for node in nodes:  # the last Epilogs, and jobs that have none
-            wait_until(f"no job on {node.name}", lambda n=node: (now := n.snapshot()) is None or not now.jobs, 30)
+            until(f"no job on {node.name}", lambda n=node: (now := n.snapshot()) is None or not now.jobs, 30)
     for node in nodes:
         looked = node.ticks()
-        wait_until(f"{node.name} to see its last count", lambda n=node, t=looked: n.ticks() > t + 1)
+        until(f"{node.name} to see its last count", lambda n=node, t=looked: n.ticks() > t + 1)
         node.kill(signal.SIGTERM)
     for node in nodes:  # an hour later: the idle energy of the open hour leaves, too
         node.clock_ns = (node.clock_ns or 0) + HOUR_NS

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import duckdb
 import pandas as pd
 import pytest
+from common.waiting import until
 
 if TYPE_CHECKING:
     from conftest import Cluster
@@ -150,7 +151,7 @@ def accounted(request: pytest.FixtureRequest) -> Accounted:
     cluster: Cluster = request.getfixturevalue(f"cluster{request.param}")
     ids = dict(request.getfixturevalue(f"jobs{request.param}"))
     ids["long"] = cluster.submit("sealice", "-J", "long", "--gres=gpu:m40:1", wrap=cluster.gate("long"))
-    cluster.wait_until("the long job to have run a while", lambda: cluster.lasted(ids["long"], 2))
+    until("the long job to have run a while", lambda: cluster.lasted(ids["long"], 2))
     config, ledger = cluster.files / "rules.toml", cluster.files / "live"
     cluster.outside(config).write_text(CONFIG)
     nightly = ("aggregate", "--profile", "strubell2019", "--config", config, "--ledger", ledger, "--json")

@@ -21,8 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from agents import NS, Node, moving
-from conftest import REPOSITORY, install_requirements, started, unavailable, wait_until
-from integration.live_prometheus import PANELS, Daemons, Prometheus, fill, filled, free_port, rules, until
+from common.processes import Daemons, free_port
+from common.required import unavailable
+from common.waiting import until
+from conftest import REPOSITORY, install_requirements, started
+from integration.live_prometheus import PANELS, Prometheus, fill, filled, rules
 from scenarios import BURN, steady
 from unit.exporter_harness import make_certificates
 
@@ -99,7 +102,7 @@ class World:
             self.closed |= {str(one["job_id"]): (one["origin"], one["closed"]) for one in segments if one["final"]}
             return {self.jobs[label] for label in labels} <= self.closed.keys()
 
-        wait_until("the segments", shipped, 30)
+        until("the segments", shipped, 30)
         cluster.senergy("aggregate", "--inbox", inbox, "--ledger", self.ledger, "--config", self.config)
 
     def listed(self) -> list[dict[str, Any]]:
@@ -393,6 +396,3 @@ def test_a_job_that_ends_vanishes_and_goes_into_the_ledger(world: World) -> None
     more = shipped() - shipped_before  # its own, and other jobs' where an hour ended meanwhile
     until(f"{more:.0f} J in the ledger", lambda: abs(booked() - booked_before - more) < 0.03 * more, 20)
     assert prometheus.value("max(max_over_time(abs(node:slurm_energy_conservation_error:ratio15m)[20s:1s]))") < 1e-3
-    print(
-        f"{booked() - booked_before:.1f} J booked, {more:.1f} J shipped, {joules:.1f} J of the job, {scraped:.1f} J scraped"
-    )

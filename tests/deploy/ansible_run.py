@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import bare_root
+from common.processes import environment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEPLOY = REPOSITORY / "deploy"
@@ -65,9 +65,8 @@ def play(
         raise bare_root.NoRoot("ansible-playbook is not installed: pip install 'slurm-energy[deploy]'")
     (folder / "hosts.json").write_text(json.dumps(inventory))
     (folder / "variables.json").write_text(json.dumps(variables))
-    away = ("ANSIBLE_", "SENERGY_", "PYTHON")
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(away)},
+    settings = {
+        **environment("ANSIBLE_"),
         "ANSIBLE_ROLES_PATH": str(ROLES),
         "ANSIBLE_CONNECTION_PLUGINS": str(Path(__file__).parent / "connection_plugins"),
         "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default", "ANSIBLE_NOCOLOR": "1", "ANSIBLE_PIPELINING": "1",
@@ -76,7 +75,7 @@ def play(
     }  # fmt: skip
     done = subprocess.run(
         [program, "-i", "hosts.json", "-e", "@variables.json", "--diff", *options, playbook],
-        cwd=folder, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
+        cwd=folder, env=settings, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
     )  # fmt: skip
     said = done.stdout + done.stderr
     assert done.returncode == 0, said[-6000:]

@@ -12,11 +12,12 @@ import os
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import bare_root
+from common.waiting import until
 
 BOOT = Path(__file__).with_name("boot-host.sh")
 NOT_HERE = (
@@ -129,28 +130,29 @@ def _one(name: str, lower: Path, own: Path, system: Path, shared: Path, cgroup: 
             ["sh", "-c", script, "sh", cgroup, *spaces, BOOT, *where], stdin=subprocess.DEVNULL, stdout=console,
             stderr=console, start_new_session=True,
         )  # fmt: skip
+
+    def not_here(said: str) -> NoReturn:
+        console = (own / "console").read_text().strip()[-500:]
+        raise bare_root.NoRoot(f"a host cannot be booted here: {said}: {console}")
+
+    def first() -> int:
+        """The host's first process, once it is systemd; 0 before."""
+        if process.poll() is not None:
+            not_here("it has ended")
+        found = _words(Path(f"/proc/{process.pid}/task/{process.pid}/children"))
+        return int(found[0]) if found and b"systemd" in _command(int(found[0])) else 0
+
     try:
-        children, deadline = Path(f"/proc/{process.pid}/task/{process.pid}/children"), time.monotonic() + 20
-        while not (found := _words(children)):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise bare_root.NoRoot(f"a host cannot be booted here: {(own / 'console').read_text().strip()[-500:]}")
-            time.sleep(0.02)
-        first = int(found[0])
-        while b"systemd" not in _command(first):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise bare_root.NoRoot(f"a host cannot be booted here: {(own / 'console').read_text().strip()[-500:]}")
-            time.sleep(0.02)
-        yield Host(name, first)
+        yield Host(name, until("its systemd", first, 20, not_here))
     finally:
         process.send_signal(signal.SIGKILL)  # with it goes the host's first process, and with that all others
         process.wait(20)
-        deadline = time.monotonic() + 20
-        while (cgroup / "cgroup.procs").read_text() + _below(cgroup) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        # What is left then shows when the folders are removed.
+        until(f"the processes of {name} to end", lambda: not _inside(cgroup), 20, print)
 
 
-def _below(cgroup: Path) -> str:
-    """Process ids in the folders below."""
+def _inside(cgroup: Path) -> str:
+    """Process ids in the folder and those below."""
     found = ""
     for file in cgroup.rglob("cgroup.procs"):
         with contextlib.suppress(OSError):
@@ -174,9 +176,12 @@ def _command(pid: int) -> bytes:
 
 def _wait(host: Host) -> None:
     """Until systemd has started what it is to start."""
-    deadline = time.monotonic() + 60
-    while (state := host.run("systemctl", "is-system-running", check=False).stdout.strip()) != "running":
-        if time.monotonic() > deadline:
-            failed = host.run("systemctl", "list-units", "--failed", "--no-pager", check=False).stdout
-            raise bare_root.NoRoot(f"{host.name} does not come up ({state}): {failed}")
-        time.sleep(0.1)
+
+    def state() -> str:
+        return host.run("systemctl", "is-system-running", check=False).stdout.strip()
+
+    def not_up(_: str) -> NoReturn:
+        failed = host.run("systemctl", "list-units", "--failed", "--no-pager", check=False).stdout
+        raise bare_root.NoRoot(f"{host.name} does not come up ({state()}): {failed}")
+
+    until(f"{host.name} to be up", lambda: state() == "running", 60, not_up)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import bare_root
 import hosts
-from integration.live_prometheus import free_port, until
+from common.processes import free_port
+from common.waiting import until
 
 DEVCLUSTER = Path(__file__).resolve().parents[2] / "deploy/devcluster"
 ADMIN, LOGIN, COMPUTE = "adm", "login", ("n1", "n2")

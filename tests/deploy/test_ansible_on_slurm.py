@@ -6,24 +6,21 @@ What is simulated is /sys/class/powercap of the compute nodes. Units, hooks, tim
 from __future__ import annotations
 
 import json
-import os
 import re
-import sys
 import urllib.request
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 import ansible_run
 import bare_root
+import pytest
 import slurm_hosts
 from ansible_run import DEPLOY, Played
-from integration.live_prometheus import free_port, until
+from common.processes import free_port
+from common.required import unavailable
+from common.waiting import until
 from sim.law import Constant
 from sim.sysfs import SimNode
 from slurm_hosts import ADMIN, COMPUTE, CPUS, LOGIN
@@ -172,9 +169,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 made.live_through_it()
                 yield made
     except bare_root.NoRoot as reason:
-        if os.environ.get("SENERGY_REQUIRE_CLUSTER") == "1":
-            pytest.fail(str(reason), pytrace=False)
-        pytest.skip(str(reason))
+        unavailable(str(reason))
 
 
 def test_the_first_run_changes_all_hosts_and_the_second_none(world: World) -> None:

@@ -7,19 +7,16 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 import ansible_run
 import bare_root
+import pytest
 from ansible_run import DEPLOY, source
+from common.required import unavailable
+from common.waiting import until
 
 UNITS = (
     "slurm-energy-agent.service", "slurm-energy-ship.service", "slurm-energy-node-exporter.service",
@@ -46,13 +43,6 @@ PLAYBOOK = """\
   gather_subset: [min]
   roles: [slurm_energy]
 """
-
-
-def unavailable(reason: str) -> None:
-    """Skips, or fails where such tests are required."""
-    if os.environ.get("SENERGY_REQUIRE_CLUSTER") == "1":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
 
 
 class Node(NamedTuple):
@@ -238,10 +228,8 @@ def test_the_doctor_says_what_is_missing_and_is_content_with_what_the_role_did(n
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 20
-        while not (after := doctor(node)[1])["compute", "agent"]["ok"] and time.monotonic() < deadline:
-            time.sleep(0.3)
-        assert after["compute", "agent"]["ok"], after["compute", "agent"]
+        until("the doctor to find the agent", lambda: doctor(node)[1]["compute", "agent"]["ok"], 20)
+        after = doctor(node)[1]
         assert after["compute", "hook folder"]["ok"], after["compute", "hook folder"]
         assert node.stat("/run/slurm-energy/agent.sock") == "root slurm-energy 660"
         as_emma = node.run("setpriv", "--reuid", "emma", "--init-groups", "--regid", "emma", "senergy", "top", "--once")

@@ -35,6 +35,7 @@ class Upgraded(Simulation):
         self.agent.send_signal(signal.SIGTERM)
         assert self.agent.wait(20) == 0, (self.root / "agent.log").read_text()[-4000:]
         assert not (self.root / "agent.sock").exists()
+        self.agent = None  # time goes on without one
 
     def end_unseen(self, job: Job) -> None:
         """A job ends while no agent runs: its cgroup goes, its Epilog drops a file."""

@@ -424,8 +424,8 @@ def test_a_shipper_killed_thirty_times_delivers_everything_once(day: Simulation,
     from unit.helpers import config, row, save
 
     from slurm_energy.config import profile_of
-    from slurm_energy.ledger.aggregate import Job as Work
     from slurm_energy.ledger.aggregate import aggregate
+    from slurm_energy.ledger.run import Run
     from slurm_energy.ledger.segments import booked, take_in
     from slurm_energy.ledger.store import Ledger
     from slurm_energy.ledger.verify import verify
@@ -461,8 +461,12 @@ def test_a_shipper_killed_thirty_times_delivers_everything_once(day: Simulation,
         work.mkdir()
         aggregate(
             ledger,
-            Work(
-                [scan(path, work)], None, None, settings, profile_of(settings), zone("UTC"), "none", {}, (), taken.days
+            Run(
+                sources=[scan(path, work)],
+                config=settings,
+                profile=profile_of(settings),
+                site=zone("UTC"),
+                measured_days=taken.days,
             ),
             work,
         )

@@ -9,82 +9,26 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
-import random
 import re
-import signal
-import socket
-import subprocess
 import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from common.processes import Daemons, free_port
+from common.waiting import until
 
-from slurm_energy.cli.sd import Directory, as_json, server, write_whole
+from slurm_energy.sd import Directory, as_json, server, write_whole
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 BOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
-
-
-def until(what: str, condition: Callable[[], Any], seconds: float = 90) -> Any:
-    """Polls until the condition holds; gives what it gave."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited {seconds:.0f} s in vain for {what}")
-        time.sleep(0.1)
-    return found
-
-
-def free_port() -> int:
-    """Below those that the kernel gives to whoever asks for any, so that nobody is given it before it is used."""
-    for port in random.sample(range(20_000, 32_000), 100):
-        with socket.socket() as one, contextlib.suppress(OSError):
-            one.bind(("127.0.0.1", port))
-            return port
-    pytest.fail("no free port")
-
-
-def environment() -> dict[str, str]:
-    """Without settings of this machine's Slurm or slurm-energy."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SENERGY", "CUDA"))}
-
-
-class Daemons:
-    """Processes that end with the test, what they say in files."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.running: list[subprocess.Popen[bytes]] = []
-
-    def start(self, name: str, *command: str | Path, **more: str) -> subprocess.Popen[bytes]:
-        with (self.folder / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**environment(), **more}
-            )
-        self.running.append(process)
-        return process
-
-    def end(self) -> None:
-        for process in reversed(self.running):
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(10)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait(10)
-
-    def logs(self) -> str:
-        return "\n".join(f"{file.name}:\n{file.read_text()[-1500:]}" for file in sorted(self.folder.glob("*.log")))
 
 
 class Prometheus:

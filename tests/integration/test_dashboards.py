@@ -20,23 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration.live_prometheus import (
-    BOARDS,
-    PANELS,
-    ROOT,
-    Daemons,
-    Prometheus,
-    environment,
-    fill,
-    filled,
-    free_port,
-    rules,
-    until,
-)
+from common.processes import Daemons, environment, free_port
+from common.required import unavailable
+from common.waiting import until
+from integration.live_prometheus import BOARDS, PANELS, ROOT, Prometheus, fill, filled, rules
 from sim.law import Constant
 from sim.sysfs import SimNode
 
-from slurm_energy.cli.sd import targets
+from slurm_energy.sd import targets
 from slurm_energy.slurm.nodes import Node
 
 pytest.importorskip("prometheus_client")
@@ -173,9 +164,7 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     if not shutil.which("prometheus"):
-        if os.environ.get("SENERGY_REQUIRE_CLUSTER") == "1":
-            pytest.fail("prometheus is not installed (Debian's prometheus)")
-        pytest.skip("prometheus is not installed (Debian's prometheus)")
+        unavailable("prometheus is not installed (Debian's prometheus)")
     folder = tmp_path_factory.mktemp("dashboards")
     daemons = Daemons(folder)
     nodes = {name: LiveNode(name, folder / name, daemons, gpus) for name, gpus in (("n1", 2), ("n2", 0))}

@@ -14,13 +14,12 @@ from typing import Any
 from slurm_energy.agent.agent import Agent
 from slurm_energy.agent.clock import NS, FileClock
 from slurm_energy.agent.options import AgentOptions
-from slurm_energy.agent.session import Segment
+from slurm_energy.segment import DOMAINS, KEY, Segment
 from slurm_energy.sources.base import DRAM, GPU, NODE, PACKAGE, Counter, Unreadable
 from slurm_energy.sources.options import Options
 
 NOON = 1_795_521_600
 """2026-11-24 12:00 UTC."""
-DOMAINS = ("package", "dram", "gpu", "other")
 RANGE = 262_143_328_850
 SLUID = "sEKNKTV3WPV500"
 
@@ -208,8 +207,8 @@ class Node:
     def segments(self, job_id: int | None = None) -> list[dict[str, Any]]:
         """All that were cut: shipped, on their way and pending; each key once."""
         found = self.shipped()
-        found += [json.loads(line) for out in self.agent.outgoing for line in out.content.splitlines()]
-        found += [as_dict(one) for one in self.agent.pending]
+        found += [json.loads(line) for out in self.agent.delivery.outgoing for line in out.content.splitlines()]
+        found += [as_dict(one) for one in self.agent.delivery.pending]
         by_key = {key_of(one): one for one in found}
         return [one for one in by_key.values() if job_id is None or one["job_id"] == job_id]
 
@@ -235,7 +234,7 @@ def as_dict(segment: Segment) -> dict[str, Any]:
 
 
 def key_of(one: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(one[name] for name in ("cluster", "node", "job_id", "restart_count", "sluid", "session_start", "hour"))
+    return tuple(one[name] for name in KEY)
 
 
 def add_up(segments: Iterable[Mapping[str, Any]]) -> Tally[str]:

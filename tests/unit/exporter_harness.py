@@ -17,12 +17,13 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-from golden.regenerate_scrape import NOON, Stub, counter, fixed, job, scrape
+from common.agent_socket import Stub, fixed, job
+from common.waiting import until
 
 from slurm_energy.agent.snapshot import Snapshot
 
@@ -41,12 +42,13 @@ class Exporter:
         command = [sys.executable, "-m", f"slurm_energy_exporters.{module}", "--web.listen-address=127.0.0.1:0"]
         with stderr.open("wb") as file:
             self.process = subprocess.Popen([*command, *arguments], stderr=file)
-        deadline = time.monotonic() + 20
-        while not (found := re.search(r"listening on 127\.0\.0\.1:(\d+)", self.log)):
-            assert self.process.poll() is None, self.log
-            assert time.monotonic() < deadline, self.log
-            time.sleep(0.02)
-        self.port = int(found[1])
+        self.port = until("the exporter to listen", self._listens, 20)
+
+    def _listens(self) -> int:
+        """Its port; 0 before it has one."""
+        assert self.process.poll() is None, self.log
+        found = re.search(r"listening on 127\.0\.0\.1:(\d+)", self.log)
+        return int(found[1]) if found else 0
 
     @property
     def log(self) -> str:
@@ -85,13 +87,6 @@ class Exporter:
         assert found
         return int(found[1])
 
-    def unsent(self) -> list[int]:
-        """Bytes that the kernel holds for each of its clients."""
-        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-        return [
-            int(row[4].split(":")[0], 16) for row in rows if row[1].endswith(f":{self.port:04X}") and row[3] == "01"
-        ]
-
     def files(self) -> int:
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
@@ -129,12 +124,10 @@ def running(*more: str, snapshot: Snapshot | None = None) -> Iterator[tuple[Expo
             stub.close()
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    """Until it holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.02)
+def unsent(port: int) -> list[int]:
+    """Bytes that the kernel holds for each client that a server on this port is connected with."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [int(row[4].split(":")[0], 16) for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "01"]
 
 
 @contextlib.contextmanager
@@ -239,7 +232,3 @@ def make_certificates(root: Path) -> None:
 
 
 HAS_OPENSSL = shutil.which("openssl") is not None
-__all__ = [
-    "HAS_OPENSSL", "NOON", "Exporter", "Stub", "counter", "deaf", "fixed", "guessing", "job", "make_certificates", "many_jobs",
-    "now", "running", "scrape", "wait_for",
-]  # fmt: skip

@@ -7,14 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import duckdb
 
 from slurm_energy.config import Config, parse_config, profile_of
-from slurm_energy.ledger import aggregate as aggregator
-from slurm_energy.ledger.aggregate import Job, Outcome, aggregate
+from slurm_energy.ledger.aggregate import aggregate
 from slurm_energy.ledger.ingest import Counts, Ingest
+from slurm_energy.ledger.run import Outcome, Run
 from slurm_energy.ledger.store import Ledger
 from slurm_energy.slurm.records import SetAside
 from slurm_energy.slurm.sacctfile import scan
@@ -115,19 +114,6 @@ def config(text: str = "") -> Config:
     return parse_config(text.encode(), "config.toml")
 
 
-_SQL: dict[tuple[str, str, int], str] = {}
-_compile = aggregator._rows_sql
-
-
-def _rows_sql(con: duckdb.DuckDBPyConnection, job: Job) -> str:
-    """The expression compiled once for each plugin and profile: half the time of a small run is Ibis."""
-    measured = con.execute("SELECT count(*) > 0 FROM energy").fetchall()[0][0]
-    key = (job.plugin, job.profile.name, measured)
-    if key not in _SQL:
-        _SQL[key] = _compile(con, job)
-    return _SQL[key]
-
-
 def aggregate_file(
     path: Path,
     ledger: Path,
@@ -143,13 +129,13 @@ def aggregate_file(
     """A saved file into a ledger, as the command does it."""
     site = config(settings) if isinstance(settings, str) else settings
     target = Ledger(ledger)
-    with target.writer(), tempfile.TemporaryDirectory() as folder, patch.object(aggregator, "_rows_sql", _rows_sql):
+    with target.writer(), tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        job = Job(
-            [scan(path, work)], *window, site, profile_of(site, profile), zone(timezone_name), plugin,
-            dict(parents or {}), tuple(clusters),
+        run = Run(
+            sources=[scan(path, work)], first=window[0], last=window[1], config=site, profile=profile_of(site, profile),
+            site=zone(timezone_name), plugin=plugin, account_parents=dict(parents or {}), clusters=tuple(clusters),
         )  # fmt: skip
-        return aggregate(target, job, work)
+        return aggregate(target, run, work)
 
 
 def ledger_of(tmp_path: Path, rows: Iterable[Mapping[str, str]] | str | bytes, **options: Any) -> list[dict[str, Any]]:

@@ -8,12 +8,15 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from agent_harness import DRAM, GPU, NODE, NOON, NS, PACKAGE, SLUID, Gauge, Node, add_up, hook_bytes, key_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from slurm_energy.agent.agent import SCAN_NS
 from slurm_energy.ledger.segments import SCHEMA, _row
+from slurm_energy.slurm.cgroup import Tree
 
 HOUR = 3600
 DESIGNED = {
@@ -48,6 +51,30 @@ def begin(node: Node, job_id: int = 7, **fields: Any) -> Path:
     node.hook("prolog", job_id, **fields)
     node.agent.tick()
     return node.cgroups.add(job_id, sluid=fields.get("SLURM_JOB_SLUID"))
+
+
+@pytest.mark.parametrize(("version", "fields"), [(1, {}), (2, {}), (2, {"SLURM_JOB_SLUID": SLUID})])
+def test_a_folder_made_while_the_agent_looks_is_that_of_its_job_and_of_no_second_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int, fields: dict[str, Any]
+) -> None:
+    node = Node(tmp_path, version)
+    node.hook("prolog", 7, **fields)
+    node.agent.tick()
+    made: list[Path] = []
+    listed = Tree.folders
+
+    def late(tree: Tree, known: Any = ()) -> Any:
+        if not made:  # after the agent has asked for the job's folder, before it lists all there are
+            made.append(node.cgroups.add(7, sluid=fields.get("SLURM_JOB_SLUID")))
+        return listed(tree, known)
+
+    monkeypatch.setattr(Tree, "folders", late)
+    node.advance(2 * SCAN_NS / NS, 100)
+    assert made
+    assert [(one.session.job_id, one.session.origin) for one in node.agent.engine.lives] == [(7, "hook")]
+    node.advance(10, 100, {made[0]: 1})
+    assert node.job(7).cpu_time_ns == 10 * NS
+    assert not any("discovered" in text for text in node.agent.problems)
 
 
 def end(node: Node, folder: Path, job_id: int = 7, **fields: Any) -> None:
@@ -440,11 +467,56 @@ def test_a_hook_file_stays_until_a_checkpoint_has_its_effect(one: Node, monkeypa
 
 
 def test_the_clusters_name_that_a_hook_said_survives_a_restart(tmp_path: Path) -> None:
-    node = Node(tmp_path, 2, cluster="cluster")
+    node = Node(tmp_path, 2, cluster="")
     begin(node)
     node.advance(15)
     node.start()
-    assert node.agent.options.cluster == "alpha"
+    assert node.agent.names.cluster == "alpha"
+
+
+def test_a_cluster_that_the_site_names_cluster_is_called_so_whatever_the_hooks_say(tmp_path: Path) -> None:
+    node = Node(tmp_path, 2, cluster="cluster")
+    end(node, begin(node))
+    assert {one["cluster"] for one in node.segments()} == {"cluster"}
+
+
+def test_segments_say_cluster_until_a_hook_has_said_the_name(tmp_path: Path) -> None:
+    node = Node(tmp_path, 2, cluster="")
+    node.advance(HOUR, 100, step=60)
+    assert node.agent.names.cluster == ""
+    node.start()
+    node.advance(60)
+    end(node, begin(node))
+    assert [(one["job_id"], one["cluster"]) for one in node.segments()] == [(0, "cluster"), (7, "alpha")]
+
+
+def test_a_cluster_that_was_renamed_is_called_as_the_hooks_say_now(tmp_path: Path) -> None:
+    node = Node(tmp_path, 2, cluster="")
+    end(node, begin(node))
+    node.start()
+    end(node, begin(node, 8, SLURM_CLUSTER_NAME="beta"), 8, SLURM_CLUSTER_NAME="beta")
+    assert {one["job_id"]: one["cluster"] for one in node.segments()} == {7: "alpha", 8: "beta"}
+
+
+def test_a_node_that_the_site_does_not_name_is_called_as_the_hooks_say_and_its_tree_is_found(tmp_path: Path) -> None:
+    node = Node(tmp_path, 2, node="")
+    own = tmp_path / "cgroup/system.slice/n1_slurmstepd.scope"
+    node.cgroups.base.rename(own)
+    node.cgroups.base = own
+    folder = begin(node)
+    node.advance(5, 100, {folder: 2})
+    assert node.job(7).seen
+    node.start()
+    node.advance(5, 100, {folder: 2})
+    end(node, folder)
+    assert {one["node"] for one in node.segments(7)} == {"n1"}
+
+
+def test_hooks_of_another_node_of_the_host_are_left_to_its_agent(one: Node) -> None:
+    path = one.hook("prolog", 7, SLURMD_NODENAME="n2")
+    one.advance(15)
+    assert one.job(7) is None
+    assert path.exists()
 
 
 # What lies in its folders
@@ -467,8 +539,6 @@ def test_a_checkpoint_that_cannot_be_read_is_set_aside_and_the_agent_begins_anew
 
 
 def _other(data: bytes) -> bytes:
-    import msgspec
-
     return msgspec.msgpack.encode({**msgspec.msgpack.decode(data), "version": 99})
 
 
@@ -496,7 +566,7 @@ def test_a_bad_hook_file_is_set_aside_and_counted_and_hurts_nothing(one: Node, d
     one.drop("7.0.1-prolog.1", data)
     begin(one, 8)
     one.advance(3)
-    assert one.agent.bad_hook_files == 1
+    assert one.agent.hooks.bad == 1
     assert [file.read_bytes() for file in (one.root / "state/bad-hooks").iterdir()] == [data]
     assert one.job(7) is None
     assert one.job(8) is not None
@@ -506,11 +576,11 @@ def test_a_bad_hook_file_is_set_aside_and_counted_and_hurts_nothing(one: Node, d
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.binary(max_size=200) | st.builds(lambda b: b + b"\0END=1\0", st.binary(max_size=200)), max_size=4))
 def test_no_bytes_in_the_hook_folder_stop_the_agent(one: Node, files: list[bytes]) -> None:
-    before = one.agent.bad_hook_files
+    before = one.agent.hooks.bad
     for number, data in enumerate(files):
         one.drop(f"x{number}", data)
     one.advance(1)
-    assert one.agent.bad_hook_files == before + len(files)
+    assert one.agent.hooks.bad == before + len(files)
     assert not list(one.hooks.iterdir())
     balanced(one)
 
@@ -532,7 +602,7 @@ def test_folders_links_and_pipes_in_the_hook_folder_make_nobody_wait(one: Node, 
     (one.hooks / "link").symlink_to(secret)
     os.mkfifo(one.hooks / "pipe")
     one.advance(5)
-    assert one.agent.bad_hook_files == 3
+    assert one.agent.hooks.bad == 3
     assert secret.read_text() == "secret"
     kept = list((one.root / "state/bad-hooks").iterdir())
     assert all(file.is_symlink() or not file.is_file() or b"secret" not in file.read_bytes() for file in kept)
@@ -545,14 +615,14 @@ def test_a_bad_hook_file_on_a_full_disk_does_not_stop_the_agent(one: Node, monke
     monkeypatch.setattr("slurm_energy.agent.hooks.Path.mkdir", refuse)
     one.drop("bad", b"rubbish")
     one.advance(2)
-    assert one.agent.bad_hook_files == 1
+    assert one.agent.hooks.bad == 1
     assert not list(one.hooks.iterdir())
 
 
 def test_dot_files_of_hooks_at_work_are_left_alone(one: Node) -> None:
     (one.hooks / ".7.0.1-prolog.1").write_bytes(b"EVENT=pro")
     one.advance(3)
-    assert (one.agent.bad_hook_files, len(list(one.hooks.iterdir()))) == (0, 1)
+    assert (one.agent.hooks.bad, len(list(one.hooks.iterdir()))) == (0, 1)
 
 
 def test_of_more_files_than_one_look_takes_each_epilog_still_finds_its_prolog(one: Node, monkeypatch) -> None:
@@ -619,7 +689,7 @@ def test_a_state_folder_that_is_really_full_is_outlived(tmp_path: Path) -> None:
 
 
 def test_a_full_outbox_keeps_segments_in_memory_and_warns_before(one: Node) -> None:
-    one.options = one.agent.options.__class__(**{**_fields(one.agent.options), "outbox_limit_mb": 1})
+    one.options = msgspec.structs.replace(one.options, outbox_limit_mb=1)
     one.start()
     filler = one.outbox / "filler"
     filler.write_bytes(b"x" * (700 << 10))
@@ -633,10 +703,6 @@ def test_a_full_outbox_keeps_segments_in_memory_and_warns_before(one: Node) -> N
     one.advance(10, 100)
     assert len(one.shipped()) == before + 2
     balanced(one)
-
-
-def _fields(options: Any) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in options.__struct_fields__}
 
 
 # Clocks and hours
@@ -675,9 +741,22 @@ def test_a_clock_that_jumps_moves_no_energy_and_no_label_goes_back(node: Node, j
 
 
 def _json(segment: dict[str, Any]) -> bytes:
-    import msgspec
-
     return msgspec.json.encode(segment)
+
+
+def test_a_segment_s_line_is_what_it_ever_was(one: Node) -> None:
+    """To the byte: what is in outboxes and inboxes while a cluster is upgraded node by node."""
+    folder = begin(one, SLURM_JOB_OVERSUBSCRIBE="NO")
+    one.advance(10, 100, {folder: 2})
+    end(one, folder)
+    one.advance(301, 100)
+    assert next(one.outbox.glob("*.jsonl")).read_text() == (
+        '{"schema":1,"cluster":"alpha","node":"n1","job_id":7,"restart_count":0,"sluid":null,"session_start":1795521600,'
+        '"user":"emma","uid":1000,"account":"lisa","partition":"gpu","hour":"2026-11-24T12","start":1795521600000000000,'
+        '"end":1795521610000000000,"uj":{"package":1000000000,"dram":0,"gpu":0,"other":0},"gpus":[],'
+        '"cpu_time_ns":20000000000,"samples":12,"gap_s":0.0,"gpu_gap_s":0.0,"sources":["rapl/0.1"],"measured":["package"],'
+        '"origin":"hook","closed":"epilog","final":true}\n'
+    )
 
 
 def test_segments_are_as_designed_and_the_ledger_takes_them(tmp_path: Path) -> None:
@@ -728,14 +807,15 @@ def test_every_domain_adds_up_over_jobs_restarts_and_hours(tmp_path: Path) -> No
 
 
 def test_what_a_killed_hook_left_an_hour_ago_is_swept_and_what_is_being_written_is_not(tmp_path: Path) -> None:
-    from slurm_energy.agent import hooks
+    from slurm_energy.agent.hooks import HookFolder
+    from slurm_energy.agent.node import Names
 
     old, new, whole = tmp_path / ".7.0.1-prolog.9", tmp_path / ".8.0.1-prolog.9", tmp_path / "9.0.1-prolog.9"
     for path in (old, new, whole):
         path.write_bytes(b"x")
     os.utime(old, (1000, 1000))
     os.utime(whole, (1000, 1000))
-    hooks.sweep(tmp_path, 2000 * 1_000_000_000)
+    HookFolder(tmp_path, tmp_path / "aside", Names("n1", ""), print).sweep(2000 * 1_000_000_000)
     assert sorted(path.name for path in tmp_path.iterdir()) == [new.name, whole.name]
 
 

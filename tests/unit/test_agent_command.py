@@ -1,4 +1,4 @@
-"""`senergy agent` as a process: alone on its folder, and taken out in order."""
+"""`senergy agent` as a process: what it may be told, alone on its folder, and taken out in order."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from sim.law import Constant
 from sim.sysfs import SimNode
+
+from slurm_energy.agent.options import AgentOptions, parse
+from slurm_energy.config import ConfigError
 
 
 class Place:
@@ -86,3 +89,55 @@ def test_taken_out_all_that_the_counters_moved_is_in_the_outbox(place: Place) ->
 def test_where_no_agent_ever_ran_there_is_nothing_to_finish(place: Place) -> None:
     assert place.once("--finish").returncode == 0
     assert not (place.root / "state").exists()
+
+
+# What it may be told
+
+WRONG = {
+    "flush_s = -5": "[agent] flush_s = -5: expected `float` > 0",
+    "flush_s = 0": "[agent] flush_s = 0: expected `float` > 0",
+    "period_s = 0": "[agent] period_s = 0: expected `float` > 0",
+    "period_s = nan": "[agent] period_s = nan: expected `float` > 0",
+    "checkpoint_s = inf": "[agent] checkpoint_s = inf: expected `float` <= 86400",
+    "orphan_s = -1": "[agent] orphan_s = -1: expected `float` >= 0",
+    "cpus = -3": "[agent] cpus = -3: expected `int` >= 0",
+    "mem_bytes = -1": "[agent] mem_bytes = -1: expected `int` >= 0",
+    "outbox_limit_mb = 0": "[agent] outbox_limit_mb = 0: expected `int` >= 1",
+    "package_idle_w = -1": "[agent] package_idle_w = -1: expected `float` >= 0",
+    "hooks = 3": "[agent] hooks = 3: expected `str`, got `int`",
+    "perid_s = 1": "[agent] perid_s: no such key; did you mean period_s?",
+    'clock = "/tmp/clock"': "[agent] clock: no such key",
+    "node_given = true": "[agent] node_given: no such key",
+    "[agent.sources]\nidle_w = -1": "[agent.sources] idle_w = -1: expected `float` >= 0",
+    "[agent.sources]\nhwmon_ = 1": "[agent.sources] hwmon_: no such key; did you mean hwmon?",
+}
+
+
+@pytest.mark.parametrize("said", WRONG)
+def test_a_wrong_setting_is_told_with_file_key_and_what_was_expected(tmp_path: Path, said: str) -> None:
+    (tmp_path / "config.toml").write_text(f"[agent]\n{said}\n")
+    with pytest.raises(ConfigError) as told:
+        parse(["--config", str(tmp_path / "config.toml")])
+    assert str(told.value).startswith(f"{tmp_path / 'config.toml'}, {WRONG[said]}")
+    assert "\n" not in str(told.value)
+
+
+def test_a_wrong_setting_ends_the_command_with_2_and_one_line(place: Place) -> None:
+    (place.root / "config.toml").write_text("[agent]\noutbox_limit_mb = 0\n")
+    done = place.once()
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(f"senergy: {place.root / 'config.toml'}, [agent] outbox_limit_mb = 0: expected")
+
+
+def test_the_command_line_wins_and_its_mistakes_are_not_the_file_s(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[agent]\nnode = "n1"\nperiod_s = 5\n[agent.sources]\nipmi = "never"\n')
+    line = ["--config", str(tmp_path / "config.toml"), "--node", "n2", "--sysfs-root", "/simulated", "--clock", "/c"]
+    options, clock, finish = parse(line)
+    assert (options.node, options.period_s, clock, finish) == ("n2", 5.0, "/c", False)
+    assert (options.sources.ipmi, options.sources.sysfs_root) == ("never", "/simulated")
+    with pytest.raises(ConfigError, match=r"^command line, .*period_s = -1.0: expected"):
+        parse([*line, "--period", "-1"])
+
+
+def test_a_megabyte_of_the_outbox_is_the_same_for_the_agent_and_the_doctor() -> None:
+    assert AgentOptions(outbox_limit_mb=3).outbox_limit_bytes == 3 << 20

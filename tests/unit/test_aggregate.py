@@ -591,7 +591,7 @@ def test_bad_rows_are_kept_with_place_and_reason_and_the_rest_counts(tmp_path: P
         sacct_text([row(JobID=1), row(JobID=2, State="MELTED"), row(JobID=3, End=5), row(JobID=4)]) + "5|cut|x",
     )
     outcome = aggregate_file(path, tmp_path / "ledger")
-    assert outcome.counts == (2, 0, 0, 3)
+    assert outcome.counts == (2, 0, 0, 3, 0, 0)
     assert outcome.set_aside_file is not None
     assert outcome.set_aside_file.parent == tmp_path / "ledger" / "set-aside"
     kept = [json.loads(line) for line in outcome.set_aside_file.read_text().splitlines()]
@@ -691,7 +691,7 @@ def test_the_command_s_window_is_of_whole_days(quiet_home: Path) -> None:
 
 
 def test_a_cpu_that_nobody_knows_is_a_mistake_of_the_configuration(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="give cpu_core_w instead"):
+    with pytest.raises(ConfigError, match="give cpu_core_w in W instead"):
         aggregate_file(
             save(tmp_path / "jobs.txt", [row()]), tmp_path / "ledger", settings='[power.partition.gpu]\ncpu = "Abacus"'
         )

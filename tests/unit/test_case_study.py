@@ -78,7 +78,7 @@ def test_the_log_is_the_same_each_time(log: str) -> None:
 def test_the_log_is_what_sacct_prints(log: str) -> None:
     parsed = parse(log)
     assert parsed.set_aside == []
-    assert parsed.counts == (4789, 0, 0, 0)
+    assert parsed.counts == (4789, 0, 0, 0, 0, 0)
     assert len({record["job_id"] for record in parsed.records}) == 4789
     assert {record["state"] for record in parsed.records} <= states.ENDED
     assert all(record["end"] - record["start"] == record["elapsed_s"] > 0 for record in parsed.records)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 from helpers import config
 
-from slurm_energy.config import Config, ConfigError, ledger_path, load_config, parse_config, profile_of
+from slurm_energy.config import Config, ConfigError, explain, ledger_path, load_config, parse_config, profile_of
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_everything_has_a_default() -> None:
@@ -54,6 +59,17 @@ def test_a_whole_file_is_read() -> None:
         ("[site]\ntimezon = 'UTC'", ("[site] timezon: no such key", "did you mean timezone?")),
         ("[sit]\na = 1", ("[top level] sit: no such key", "did you mean site?")),
         ("frobnicate = 1", ("[top level] frobnicate: no such key",)),
+        ("file = 'x'", ("[top level] file: no such key",)),
+        ("timezone = 'UTC'", ("[top level] timezone: no such key; it belongs in [site]",)),
+        (
+            "[power.partition.gpu]\nnames = 'n1'",
+            ("[power.partition.gpu] names: no such key; it belongs in [[power.nodes]]",),
+        ),
+        (
+            "[slurm]\ncpu_core_w = 4",
+            ("[slurm] cpu_core_w: no such key; it belongs in [power.partition.NAME] or [[power.nodes]]",),
+        ),
+        ("[[power.nodes]]\nnames = 'n1'\ncpus = 4", ("[power.nodes.#1] cpus: no such key",)),
         ("[site]\nlookback_days = -1", ("[site] lookback_days = -1", "expected 0 to 3660")),
         ("[site]\nlookback_days = 99999", ("[site] lookback_days = 99999", "expected 0 to 3660")),
         ("[site]\nfirst_days = 0", ("[site] first_days = 0", "expected at least 1")),
@@ -97,6 +113,36 @@ def test_a_mistake_is_told_with_file_key_and_expectation(text: str, parts: tuple
     assert "\n" not in message
     for part in parts:
         assert part in message
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    by_name: dict[str, int] = {}
+
+
+class Other(msgspec.Struct, forbid_unknown_fields=True):
+    """Some other table than the configuration's own."""
+
+    size: int
+    limits: Limits = Limits()
+    rows: list[Limits] = []
+
+
+@pytest.mark.parametrize(
+    ("table", "place", "line"),
+    [
+        ({"size": "x"}, "agent", "f, [agent] size = 'x': expected `int`, got `str`"),
+        ({"size": 1, "siz": 1}, "agent", "f, [agent] siz: no such key; did you mean size?"),
+        ({"size": 1, "by_name": {}}, "a", "f, [a] by_name: no such key; it belongs in [a.limits] or [[a.rows]]"),
+        ({"size": 1, "limits": {"by_name": {"a": 1, "b": ""}}}, "a", "f, [a.limits.by_name] b = '': expected"),
+        ({"size": 1, "rows": [{}, {"by_name": {"b": ""}}]}, "", "f, [rows.#2.by_name] b = '': expected"),
+        ({}, "agent", "f, [agent]: object missing required field `size`"),
+        ({}, "", "f, [top level]: object missing required field `size`"),
+    ],
+)
+def test_a_mistake_in_another_table_is_told_alike(table: dict[str, object], place: str, line: str) -> None:
+    with pytest.raises(msgspec.ValidationError) as caught:
+        msgspec.convert(table, Other)
+    assert explain(caught.value, Other, "f", table, place).startswith(line)
 
 
 def test_bytes_that_are_no_text_are_no_toml() -> None:
@@ -161,7 +207,26 @@ def test_without_a_word_the_ledger_is_below_the_home(tmp_path: Path, monkeypatch
     monkeypatch.delenv("SENERGY_LEDGER", raising=False)
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("slurm_energy.config.SERVICE_STATE", tmp_path / "var")
+    monkeypatch.setattr("slurm_energy.config.places.SERVICE_STATE", tmp_path / "var")
     assert ledger_path(Config()) == tmp_path / ".local/state/slurm-energy/ledger"
     (tmp_path / "var" / "ledger").mkdir(parents=True)
     assert ledger_path(Config()) == tmp_path / "var" / "ledger"
+
+
+def test_reading_a_configuration_loads_no_factors() -> None:
+    code = (
+        "import sys, slurm_energy.config as c; c.parse_config(b'', 'f');"
+        "print([m for m in sys.modules if m.startswith(('slurm_energy.factors', 'slurm_energy.ledger', 'typer', 'csv'))])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_the_page_has_every_variable_that_the_code_reads_and_no_other() -> None:
+    read = set()
+    for file in (*ROOT.glob("slurm_energy/**/*.py"), *ROOT.glob("exporters/**/*.py"), *ROOT.glob("deploy/slurm/*.d/*")):
+        read |= set(re.findall(r"\bSENERGY_[A-Z_]+", file.read_text()))
+    page = (ROOT / "docs/configuration.md").read_text()
+    section = page.partition("\n## Environment\n")[2].partition("\n## ")[0]
+    assert read >= {"SENERGY_CONFIG", "SENERGY_INBOX", "SENERGY_HOOKS"}
+    assert set(re.findall(r"^\| `(SENERGY_[A-Z_]+)` \|", section, re.MULTILINE)) == read

@@ -13,13 +13,18 @@ import pytest
 import typer
 
 import slurm_energy.config
+from slurm_energy.agent.options import AgentOptions, command_line
 from slurm_energy.cli.app import app
+from slurm_energy.cli.ship import _parser
 from slurm_energy.config import Config, parse_config, profile_of
-from slurm_energy.factors import profile as factors
-from slurm_energy.factors.profile import load_profile, profile_names
+from slurm_energy.factors import layers
+from slurm_energy.factors.layers import load_profile, profile_names
 from slurm_energy.ledger.rating import Rater
 from slurm_energy.ledger.schema import COLUMNS
 from slurm_energy.report.groups import KEYS
+from slurm_energy.segment import DOMAINS, KEY, GpuUse, Segment
+from slurm_energy.sources.base import DRAM, GPU, NODE, PACKAGE
+from slurm_energy.sources.options import Options
 
 ROOT = Path(slurm_energy.__file__).parent.parent
 PAGES = {str(path.relative_to(ROOT)): path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
@@ -112,6 +117,7 @@ def test_a_command_and_each_of_its_options_say_what_they_do(name: str) -> None:
 
 
 OPTIONS = {option for command in COMMANDS.values() for one in command.params for option in one.opts}
+OPTIONS |= {option for parser in (command_line(), _parser()) for option in parser._option_string_actions}
 FOREIGN = {"--parsable2", "--system", "--home-dir", "--create-home", "--shell"}
 """Options of other programs' that the pages write."""
 
@@ -130,9 +136,52 @@ def test_each_key_of_by_is_in_the_help() -> None:
 
 
 def test_the_columns_of_the_ledger_are_those_of_the_page() -> None:
-    table = TEXTS["docs/schema.md"].partition("## Columns")[2]
+    table = TEXTS["docs/schema.md"].partition("## Columns")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| (.+) \|$", table, re.MULTILINE)
     assert rows == [(column.name, str(column.type), column.what) for column in COLUMNS]
+
+
+TYPES = {
+    int: "integer", str: "string", float: "number", bool: "boolean", dict[str, int]: "object of integers",
+    list[str]: "array of strings", tuple[str, ...]: "array of strings", str | None: "string or null",
+    list[GpuUse]: "array of objects",
+}  # fmt: skip
+UNITS = {"_s": "s", "_ns": "ns", "uj": "µJ", "gpus": "µJ", "session_start": "s since 1970"} | dict.fromkeys(
+    ("start", "end"), "ns since 1970"
+)
+
+
+def segment_rows() -> dict[str, tuple[str, str, str]]:
+    table = TEXTS["docs/schema.md"].partition("## Segments")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| ([^|]*)\| (.+) \|$", table, re.MULTILINE)
+    return {name: (kind, unit.strip(), what) for name, kind, unit, what in rows}
+
+
+def test_the_fields_of_a_segment_are_those_of_the_page() -> None:
+    fields = msgspec.structs.fields(Segment)
+    assert list(segment_rows()) == [field.name for field in fields]
+    for field in fields:
+        kind, unit, what = segment_rows()[field.name]
+        assert kind == TYPES[field.type], field.name
+        ending = field.name if field.name in UNITS else field.name[field.name.rfind("_") :]
+        assert unit == UNITS.get(ending, ""), field.name
+        assert field.required is ("; without it: " not in what), field.name
+
+
+def test_the_values_of_a_segment_s_fields_are_those_of_the_page() -> None:
+    rows = {name: what for name, (_, _, what) in segment_rows().items()}
+    source = "\n".join(path.read_text() for path in (ROOT / "slurm_energy/agent").glob("*.py"))
+    reasons = {a or b for a, b in re.findall(r'close\(live, "([\w ]+)"\)|closed="([\w ]+)"', source)}
+    assert reasons >= {"epilog", "orphan", "reboot", "taken out"}
+    said = {
+        "closed": reasons, "origin": set(re.findall(r'origin ?= ?"(\w+)"', source)), "uj": set(DOMAINS),
+        "gpus": set(GpuUse.__struct_fields__), "measured": {PACKAGE, DRAM, GPU, NODE},
+    }  # fmt: skip
+    assert said["origin"] == {"hook", "discovered", "idle"}
+    for name, values in said.items():
+        assert {value for value in values if f"`{value}`" in rows[name]} == values, name
+    page = TEXTS["docs/schema.md"].partition("## Segments")[2].partition("\n| field")[0]
+    assert {name for name in KEY if f"`{name}`" in page} == set(KEY)
 
 
 def test_the_files_of_the_ledger_are_said_alike_in_the_page_and_in_the_code() -> None:
@@ -192,7 +241,38 @@ def test_each_setting_is_in_the_page(struct: str, field: str) -> None:
     assert re.search(rf"\b{re.escape(field)}\b", CONFIGURATION), f"{struct}.{field}"
 
 
-@pytest.mark.parametrize("key", factors._KEYS)
+def agent_block() -> str:
+    """The page's own block of the agent, without which a key of the same name elsewhere would do."""
+    (block,) = [block for block in blocks() if "[agent]" in block]
+    return block
+
+
+AGENT = msgspec.toml.decode(agent_block())["agent"]
+
+
+@pytest.mark.parametrize(
+    ("struct", "table"), [(AgentOptions, AGENT), (Options, AGENT["sources"])], ids=["agent", "agent.sources"]
+)
+def test_the_agent_s_settings_are_all_in_its_block_of_the_page_and_no_others(
+    struct: type[msgspec.Struct], table: dict[str, Any]
+) -> None:
+    assert sorted(table) == sorted(struct.__struct_fields__)
+    msgspec.convert(table, struct, str_keys=True)
+
+
+def test_the_agent_s_defaults_in_the_page_are_those_of_the_code() -> None:
+    found = {}
+    for entry in re.split(r"\n(?=\w+ =|\[)", agent_block()):
+        key, _, rest = entry.partition(" = ")
+        if rest and "default:" not in rest:
+            found[key] = {**AGENT, **AGENT["sources"]}[key]
+    assert len(found) >= 18
+    for key, value in found.items():
+        defaults = AgentOptions() if key in AGENT else AgentOptions().sources
+        assert value == getattr(defaults, key), key
+
+
+@pytest.mark.parametrize("key", layers.KEYS)
 def test_each_factor_is_in_the_page(key: str) -> None:
     assert re.search(rf"\b{re.escape(key)}\b", CONFIGURATION)
 

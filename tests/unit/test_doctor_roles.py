@@ -572,3 +572,18 @@ def test_where_nothing_is_installed_only_the_sources_are_shown(run, tmp_path, mo
     result = run("--seconds", "0", "--sysfs-root", str(tmp_path / "sys"))
     assert result.exit_code == 0, result.output
     assert "--role says what this machine is to be" in result.output
+
+
+@pytest.mark.parametrize(
+    ("profile", "given", "ok", "words"),
+    [
+        ("site", [], None, "PUE, carbon intensity, electricity price"),
+        ("site", ["pue", "country"], None, "electricity price"),
+        ("site", ["pue", "egrid", "electricity_usd_per_kwh", "gpu_w"], True, "profile site"),
+        ("strubell2019", [], True, "profile strubell2019"),
+    ],
+)
+def test_packaged_factors_are_not_taken_for_the_site_s_own(profile, given, ok, words):
+    found = admin.factors(profile, given)
+    assert found.ok is ok
+    assert words in found.detail

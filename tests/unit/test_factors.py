@@ -1,6 +1,5 @@
 import csv
 import datetime
-import json
 import statistics
 import subprocess
 import sys
@@ -11,15 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slurm_energy import factors
-from slurm_energy.factors.carbon import (
-    country_intensity,
-    egrid_intensity,
-    energy_source_factors,
-    us_state_intensity,
-)
-from slurm_energy.factors.cpus import find_cpu
+from slurm_energy.factors.carbon import country_intensity, egrid_intensity, us_state_intensity
+from slurm_energy.factors.checks import ProfileError
+from slurm_energy.factors.cpus import core_watts, find_cpu
 from slurm_energy.factors.devices import find_device, normalise_device, squeeze
-from slurm_energy.factors.profile import CloudPrice, Period, Profile, ProfileError, load_profile, profile_names
+from slurm_energy.factors.layers import load_profile, profile_names
+from slurm_energy.factors.profile import CloudPrice, Period, Profile
 
 DATA = Path(factors.__file__).parent / "data"
 
@@ -160,7 +156,7 @@ def test_carbon_intensities_are_found_by_code_and_by_name():
 
 
 def test_energy_sources_are_the_ipcc_medians():
-    known = energy_source_factors()
+    known = {row["energy_source"]: float(row["g_co2e_per_kwh"]) for row in rows("energy_sources")}
 
     assert (known["coal (pulverised)"], known["gas (combined cycle)"], known["nuclear"]) == (820, 490, 12)
 
@@ -176,11 +172,18 @@ def test_energy_sources_are_the_ipcc_medians():
 )
 def test_a_processor_is_found_by_its_name_in_proc_cpuinfo(name, watts):
     assert find_cpu(name).w_per_core == watts
+    assert core_watts(name) == (watts, find_cpu(name).source)
+
+
+@pytest.mark.parametrize("name", ["Abacus 3000", "generic:codecarbon-thread"])
+def test_a_processor_without_watts_by_core_is_refused(name):
+    with pytest.raises(ProfileError, match=rf'cpu = "{name}": expected .*give cpu_core_w in W instead'):
+        core_watts(name)
 
 
 def test_importing_reads_no_file_and_nothing_heavy():
     code = (
-        "import sys, slurm_energy.factors.profile, slurm_energy.factors.tables as t;"
+        "import sys, slurm_energy.factors.layers, slurm_energy.factors.tables as t;"
         "assert t.read_table.cache_info().currsize == 0;"
         "print([m for m in ('pandas', 'duckdb', 'typer', 'rich', 'pyarrow', 'ibis') if m in sys.modules])"
     )
@@ -444,12 +447,3 @@ def test_a_profile_made_by_hand_is_checked_too(changes):
     make()
     with pytest.raises(ValueError):
         make(**changes)
-
-
-def test_a_profile_can_be_written_as_json():
-    site = load_profile("site", {"period": [{"start": "2026-01-01", "pue": 1.1}]})
-    fields = json.loads(json.dumps(site.as_dict()))
-
-    assert fields["pue"] == 1.54
-    assert fields["periods"][0]["start"] == "2026-01-01"
-    assert fields["cloud"]["TITANX"]["priced_as"] == "P100"

@@ -22,7 +22,7 @@ STATES = (
 def test_of_a_job_that_ran_and_then_ended_the_end_counts_in_either_order(turn: int) -> None:
     parsed = parse([running(ElapsedRaw=1000), row()][::turn])
     assert (parsed.only["state"], parsed.only["elapsed_s"]) == ("COMPLETED", 3600)
-    assert parsed.counts == (1, 0, 1, 0)
+    assert parsed.counts == (1, 0, 1, 0, 0, 0)
 
 
 @settings(max_examples=12, deadline=None)
@@ -30,7 +30,7 @@ def test_of_a_job_that_ran_and_then_ended_the_end_counts_in_either_order(turn: i
 def test_the_latest_state_wins_in_any_order_and_number(order: list[int]) -> None:
     parsed = parse([STATES[number] for number in order])
     assert parsed.only["state"] == STATES[max(order)]["State"]
-    assert parsed.counts == (1, 0, len(order) - 1, 0)
+    assert parsed.counts == (1, 0, len(order) - 1, 0, 0, 0)
 
 
 def test_an_id_that_came_round_again_is_another_job() -> None:
@@ -49,12 +49,12 @@ def test_the_same_id_on_two_clusters_is_two_jobs() -> None:
 def test_a_task_with_and_without_its_raw_id_is_one_job() -> None:
     names = ("JobID", "Cluster", "User", "Account", "State", "Start", "ElapsedRaw", "AllocTRES")
     with_raw = sacct_text([row(JobID="12_3", JobIDRaw=15)], (*names, "JobIDRaw"))
-    assert parse(with_raw + sacct_text([row(JobID="12_3")], names)).counts == (1, 0, 1, 0)
+    assert parse(with_raw + sacct_text([row(JobID="12_3")], names)).counts == (1, 0, 1, 0, 0, 0)
 
 
 def test_a_task_is_not_the_job_that_has_its_array_s_number() -> None:
     rows = [row(JobID="12", JobIDRaw=12), row(JobID="12_0", JobIDRaw=13), row(JobID="12_1", JobIDRaw=12)]
-    assert parse(rows).counts == (3, 0, 0, 0)
+    assert parse(rows).counts == (3, 0, 0, 0, 0, 0)
 
 
 def test_a_real_dump_twice_is_the_dump_once() -> None:
@@ -87,7 +87,7 @@ def test_each_row_is_counted_in_one_place() -> None:
         row(JobID=4, JobName="a|b"), row(JobID="4.batch"), row(JobID=5, End=NOON - 9),
     ]  # fmt: skip
     parsed = parse(sacct_text(rows) + "9|cut|o")
-    assert parsed.counts == (2, 1, 1, 3)
+    assert parsed.counts == (2, 1, 1, 3, 0, 0)
     assert [record["job_id"] for record in parsed.records] == [1, 4]
 
 
@@ -101,7 +101,7 @@ def test_rows_from_a_live_source_are_read_as_those_of_a_file() -> None:
     ]
     ingest.add(RawRecords("sacct", rows=rows))
     ingest.add(RawRecords("sacct", rows=[(None, row(JobID=1)), (None, row(JobID="1.batch"))]))
-    assert ingest.finish(None, None) == (2, 0, 1, 1)
+    assert ingest.finish(None, None) == (2, 0, 1, 1, 0, 0)
     (aside,) = ingest.set_aside
     assert (aside.source, aside.line, aside.reason) == ("sacct", None, "State 'ODD' is unknown")
     assert "train" in aside.text
@@ -111,4 +111,4 @@ def test_rows_from_a_live_source_are_read_as_those_of_a_file() -> None:
 def test_a_source_without_rows_is_no_error() -> None:
     ingest = Ingest(duckdb.connect(), zone("UTC"), "cluster")
     ingest.add(RawRecords("sacct"))
-    assert ingest.finish(None, None) == (0, 0, 0, 0)
+    assert ingest.finish(None, None) == (0, 0, 0, 0, 0, 0)

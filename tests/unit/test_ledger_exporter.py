@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from common.processes import free_port
+from common.waiting import until
 from helpers import DAY, NOON, aggregate_file, epoch, row, running, save
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -393,27 +394,21 @@ UNITS = Path(__file__).parents[2] / "deploy" / "systemd"
 ADMIN = ("slurm-energy-ledger-exporter.service", "slurm-energy-aggregate.service", "slurm-energy-aggregate.timer")
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
-
-
 def test_the_command_serves_the_ledger_until_it_is_told_to_stop(ledger: Path, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('[site]\ntimezone = "Europe/Berlin"\n')
     port = free_port()
     command = [*EXPORTER, "--ledger", ledger, "--config", tmp_path / "config.toml", "--no-users", "--top", "3"]
     process = subprocess.Popen([*command, "--web.listen-address", f"127.0.0.1:{port}"], stderr=subprocess.PIPE)
+
+    def answer() -> str:
+        assert process.poll() is None
+        url = f"http://127.0.0.1:{port}/metrics"
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=10) as given:
+            return str(given.read().decode())
+        return ""
+
     try:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-                    text = answer.read().decode()
-                break
-            except OSError:
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+        text = until("its answer", answer, 20)
         assert "slurm_energy_ledger_up 1" in text
         assert 'project="other"' in text
         assert "emma" not in text

@@ -13,8 +13,10 @@ from pathlib import Path
 import msgspec
 import pytest
 from agent_harness import DRAM, PACKAGE, RANGE, Gauge, Node
-from exporter_harness import NOON, Stub, counter, fixed, job, many_jobs, now, running, scrape
-from golden.regenerate_scrape import HERE
+from common.agent_socket import NOON, Stub, counter, fixed, job
+from common.waiting import until
+from exporter_harness import Exporter, many_jobs, now, running
+from golden.regenerate_scrape import HERE, scrape
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -237,25 +239,33 @@ def test_a_snapshot_that_is_too_old_is_no_snapshot(tmp_path: Path, age: float, u
     stub.close()
 
 
+def anew(exporter: Exporter, stub: Stub) -> str:
+    """The exporter's answer once it has asked the agent again; an answer of a moment ago may be given before."""
+    asked = stub.asked
+
+    def answer() -> str:
+        begin = time.monotonic()
+        text = exporter.get().body.decode()
+        assert time.monotonic() - begin < 5
+        return text if stub.asked > asked else ""
+
+    return until("the agent to be asked", answer, 10)
+
+
 def test_an_agent_that_dies_or_hangs_or_babbles_has_no_watts() -> None:
     with running() as (exporter, stub):
         assert b"slurm_energy_agent_up 1.0" in exporter.get().body
         for answer in (b"", b"{}", b"\xff" * 100, b'{"version": 1}', b"[" * 100_000, None):
             stub.answer = answer
-            time.sleep(0.12)
-            begin = time.monotonic()
-            text = exporter.get().body.decode()
-            assert time.monotonic() - begin < 5
+            text = anew(exporter, stub)
             assert values(text, "agent_up") == {"": 0.0}
             assert "watts" not in text
             assert "jobid" not in text
             assert "joules" not in text
         stub.answer = msgspec.json.encode(now(fixed()))
-        time.sleep(0.12)
-        assert b"slurm_energy_agent_up 1.0" in exporter.get().body, "an agent that is back is seen"
+        assert values(anew(exporter, stub), "agent_up") == {"": 1.0}, "an agent that is back is seen"
         stub.close()
-        time.sleep(0.12)
-        assert values(exporter.get().body.decode(), "agent_up") == {"": 0.0}
+        until("no agent", lambda: b"slurm_energy_agent_up 0.0" in exporter.get().body, 10)
         assert exporter.log.count("WARNING") == 2
         assert "the agent answers again" in exporter.log
 
@@ -314,10 +324,8 @@ def test_gzip_is_asked_for(accept: str, packed: bool) -> None:
 
 
 def test_it_is_light() -> None:
-    with running(snapshot=many_jobs(128)) as (exporter, _):
-        for _ in range(5):
-            exporter.get(Accept_Encoding="gzip")
-            time.sleep(0.11)
+    with running(snapshot=many_jobs(128)) as (exporter, stub):
+        until("some answers", lambda: exporter.get(Accept_Encoding="gzip") and stub.asked >= 5, 10)
         maps = Path(f"/proc/{exporter.process.pid}/maps").read_text()
         assert exporter.status("VmHWM") < 40 * 1024
         assert not re.findall(r"duckdb|pandas|numpy|pyarrow", maps)

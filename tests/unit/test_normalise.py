@@ -59,7 +59,7 @@ def test_the_parts_of_a_heterogeneous_job_are_two_allocations() -> None:
 def test_array_tasks_that_wait_are_counted_as_waiting() -> None:
     tasks = ("12_[0-9%2]", "12_[1,3-5]", "12_[0-100:10]", "12_[1,3,5,...]")
     rows = [row(JobID=one, JobIDRaw=12, State="PENDING", Start="Unknown", ElapsedRaw=0, AllocTRES="") for one in tasks]
-    assert parse(rows).counts == (0, 4, 0, 0)
+    assert parse(rows).counts == (0, 4, 0, 0, 0, 0)
 
 
 def test_what_is_no_job_id_is_set_aside_and_shown() -> None:
@@ -72,7 +72,7 @@ def test_a_step_is_no_allocation_whatever_else_it_says() -> None:
     steps = ("7.batch", "7.extern", "7.0", "12+0.0", "12_3.batch", "7.interactive")
     parsed = parse([row(), *(row(JobID=one, JobIDRaw=one, State="", Account="", Start="rubbish") for one in steps)])
     assert parsed.only["job_id"] == 7
-    assert parsed.counts == (1, 0, 0, 0)
+    assert parsed.counts == (1, 0, 0, 0, 0, 0)
 
 
 def test_every_run_of_a_requeued_job_is_a_record() -> None:
@@ -105,7 +105,7 @@ def test_an_unknown_state_is_set_aside_with_its_line_and_its_text() -> None:
     ]
     assert [aside.text for aside in parsed.set_aside] == sacct_text(rows, header=False).splitlines()
     assert parsed.set_aside[0].source.endswith("jobs.txt")
-    assert parsed.counts == (1, 0, 0, 4)
+    assert parsed.counts == (1, 0, 0, 4, 0, 0)
 
 
 def test_every_state_of_slurm_is_known() -> None:
@@ -124,7 +124,7 @@ def test_a_job_that_never_started_is_counted_as_waiting() -> None:
     starts = ("Unknown", "None", "INVALID", "N/A", "", "0")
     fields = {"ElapsedRaw": 0, "Submit": NOON, "AllocTRES": "", "NodeList": "None assigned"}
     rows = [row(State=s, Start=start, **fields) for s in ("PENDING", "CANCELLED by 1001") for start in starts]
-    assert parse(rows).counts == (0, len(rows), 0, 0)
+    assert parse(rows).counts == (0, len(rows), 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

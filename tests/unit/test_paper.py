@@ -5,8 +5,8 @@ import typer
 from typer.testing import CliRunner
 
 from slurm_energy.cli.paper import paper
-from slurm_energy.factors.carbon import energy_source_factors
-from slurm_energy.factors.profile import load_profile
+from slurm_energy.factors.layers import load_profile
+from slurm_energy.factors.tables import read_table
 from slurm_energy.paper import tables
 
 app = typer.Typer()
@@ -71,7 +71,7 @@ def test_the_printed_inputs_do_not_give_the_table_where_they_are_read_differentl
 
 
 def test_the_mixes_of_table_2_are_estimated_with_the_ipcc_medians():
-    known = energy_source_factors()
+    known = {row["energy_source"]: float(row["g_co2e_per_kwh"]) for row in read_table("energy_sources")}
 
     assert {
         "renewables_pct": known["hydro"],

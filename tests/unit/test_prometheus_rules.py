@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from common.required import unavailable
 from slurm_energy_exporters.metrics import LEDGER, NODE
 
 from slurm_energy.config import Config, profile_of
@@ -33,9 +33,7 @@ pytestmark = pytest.mark.skipif(not PROMETHEUS.is_dir(), reason="deploy/ is not 
 
 def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     if not shutil.which("promtool"):
-        if os.environ.get("SENERGY_REQUIRE_CLUSTER") == "1":
-            pytest.fail("promtool is not installed (Debian's prometheus)")
-        pytest.skip("promtool is not installed (Debian's prometheus)")
+        unavailable("promtool is not installed (Debian's prometheus)")
     return subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False, cwd=PROMETHEUS)
 
 

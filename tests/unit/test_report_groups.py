@@ -13,11 +13,12 @@ from helpers import DAY, NOON, aggregate_file, config, epoch, row, running, save
 from slurm_energy.config import profile_of
 from slurm_energy.ledger.store import Ledger
 from slurm_energy.report.errors import ReportError
+from slurm_energy.report.formats import flat
 from slurm_energy.report.groups import COLUMNS, KEYS, group_report
 from slurm_energy.report.project import project_report
 from slurm_energy.report.sections import group_section
 from slurm_energy.report.selection import Selection, open_rows
-from slurm_energy.report.totals import TOTALS
+from slurm_energy.report.totals import HEADER, TOTALS
 
 HOUR = 3600
 CPU_ONLY = "cpu=4,mem=16G,node=1"
@@ -96,7 +97,8 @@ def test_a_job_over_midnight_is_one_job_on_each_of_its_days(tmp_path: Path) -> N
 
 def test_each_row_has_its_keys_first_and_then_the_totals(ledger: Path) -> None:
     for one in groups(ledger, "user", "month"):
-        assert list(one) == ["user", "month", *TOTALS, "provenance", "unpriced_gpu_hours"]
+        assert list(one)[: len(TOTALS) + 3] == ["user", "month", *TOTALS, "provenance"]
+        assert list(flat(one)) == ["user", "month", *HEADER]
 
 
 def test_several_keys_make_finer_groups(ledger: Path) -> None:
@@ -220,7 +222,8 @@ def test_unpriced_gpus_are_said_below_the_groups(tmp_path: Path) -> None:
     aggregate_file(save(tmp_path / "jobs.txt", [row()]), tmp_path / "ledger", settings=settings, profile="own")
     rows = groups(tmp_path / "ledger", "gpu")
     assert (rows[0]["unpriced_gpu_hours"], rows[0]["cloud_low_usd"]) == (1.0, 0.0)
-    assert "1 GPU-hours are of models without a cloud price" in group_section(rows, ["gpu"], "own").note
+    assert "1.00 GPU-hours are of models without a cloud price: A100-40GB." in group_section(rows, ["gpu"], "own").note
+    assert group_section(rows, ["gpu"], "own").rows[0][-2:] == ("-", "-")
 
 
 def test_groups_without_energy_say_that_nothing_is_known(tmp_path: Path) -> None:

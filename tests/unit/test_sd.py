@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import os
@@ -11,7 +12,6 @@ import socket
 import subprocess
 import textwrap
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -21,12 +21,14 @@ from typing import Any
 
 import pytest
 import typer
+from common.waiting import until
 from typer.testing import CliRunner
 
+from slurm_energy import sd
 from slurm_energy.cli import sd as command
-from slurm_energy.cli import sd_http as http
 from slurm_energy.slurm.errors import SourceError
 from slurm_energy.slurm.nodes import Node, parse_sinfo
+from slurm_energy.web import server as server_module
 
 app = typer.Typer()
 app.command()(command.sd)
@@ -111,7 +113,7 @@ def test_nodes_may_be_reached_by_their_host_names(slurm: Path) -> None:
 
 
 def test_a_state_that_sinfo_does_not_say_is_no_label() -> None:
-    assert command.targets([Node("n1", "h1", "h1")], "c", 1)[0]["labels"] == {"cluster": "c", "node": "n1"}
+    assert sd.targets([Node("n1", "h1", "h1")], "c", 1)[0]["labels"] == {"cluster": "c", "node": "n1"}
 
 
 def relabelling() -> str:
@@ -127,9 +129,9 @@ def test_prometheus_drops_what_is_powered_down_by_the_rule_of_the_help_and_keeps
     tmp_path: Path, source: str
 ) -> None:
     nodes = [Node(f"n{number}", f"h{number}", "", "", state) for number, state in enumerate(STATES)]
-    groups = command.targets(nodes, "alpha", 9854)
-    command.write_whole(tmp_path / "nodes.json", command.as_json(groups))
-    with served(http.Directory(lambda: groups, 60)) as url:
+    groups = sd.targets(nodes, "alpha", 9854)
+    sd.write_whole(tmp_path / "nodes.json", sd.as_json(groups))
+    with served(sd.Directory(lambda: groups, 60)) as url:
         found = {
             "file": "file_sd_configs: [{files: [nodes.json]}]",
             "http": f"http_sd_configs: [{{url: {url}/targets}}]",
@@ -141,11 +143,11 @@ def test_prometheus_drops_what_is_powered_down_by_the_rule_of_the_help_and_keeps
             text=True, check=False,
         )  # fmt: skip
     results = json.loads(done.stdout)
-    kept = {one["discoveredLabels"][command.STATE]: one.get("labels") or {} for one in results}
+    kept = {one["discoveredLabels"][sd.STATE]: one.get("labels") or {} for one in results}
     assert {state: bool(labels) for state, labels in kept.items()} == STATES
     for labels in kept.values():
         assert {name for name in labels if not name.startswith("__")} <= {"cluster", "node", "instance", "job"}
-        assert command.STATE not in labels
+        assert sd.STATE not in labels
 
 
 def test_several_clusters_are_asked_for_by_name(slurm: Path) -> None:
@@ -196,8 +198,8 @@ def test_wrong_usage_ends_with_2(slurm: Path, arguments: tuple[str, ...]) -> Non
 
 
 @contextmanager
-def served(directory: http.Directory) -> Iterator[str]:
-    server = http.server(("127.0.0.1", 0), directory)
+def served(directory: sd.Directory) -> Iterator[str]:
+    server = sd.server(("127.0.0.1", 0), directory)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:
@@ -220,7 +222,7 @@ GROUPS = [{"targets": ["h:1"], "labels": {"cluster": "c", "node": "n"}}]
 
 
 def test_http_serves_what_the_file_would_hold() -> None:
-    with served(http.Directory(lambda: GROUPS, 60)) as url:
+    with served(sd.Directory(lambda: GROUPS, 60)) as url:
         code, body, kind = get(f"{url}/targets")
         assert (code, json.loads(body), kind) == (200, GROUPS, "application/json")
         assert get(f"{url}/else")[0] == 404
@@ -235,7 +237,7 @@ def test_http_keeps_the_last_list_while_slurm_is_down() -> None:
             raise answer
         return answer
 
-    directory = http.Directory(look, 0)
+    directory = sd.Directory(look, 0)
     assert directory.body() is None
     first = directory.body()
     assert first is not None
@@ -247,25 +249,25 @@ def test_http_says_503_where_slurm_never_answered() -> None:
     def look() -> Any:
         raise SourceError("down")
 
-    with served(http.Directory(look, 60)) as url:
+    with served(sd.Directory(look, 60)) as url:
         assert get(f"{url}/targets")[0] == 503
 
 
 def test_clients_that_say_nothing_hold_no_more_than_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "CLIENT_TIMEOUT_S", 0.3)
-    with served(http.Directory(lambda: GROUPS, 60)) as url:
+    monkeypatch.setattr(server_module, "WHOLE_S", 0.3)
+    with served(sd.Directory(lambda: GROUPS, 60)) as url:
         before = threading.active_count()
+
+        def answered() -> bool:
+            assert threading.active_count() <= before + server_module.MAX_REQUESTS
+            with contextlib.suppress(OSError):
+                return get(f"{url}/targets")[0] == 200
+            return False
+
         port = int(url.rpartition(":")[2])
         silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(50)]
         try:
-            deadline, answer = time.monotonic() + 10, 0
-            while time.monotonic() < deadline and answer != 200:
-                assert threading.active_count() <= before + 2 * http.MAX_CLIENTS  # a timer each
-                try:
-                    answer = get(f"{url}/targets")[0]
-                except OSError:
-                    time.sleep(0.05)
-            assert answer == 200
+            until("an answer all the same", answered, 10)
         finally:
             for one in silent:
                 one.close()

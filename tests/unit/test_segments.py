@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pyarrow.parquet as pq
 import pytest
 from helpers import COLUMNS, DAY, NOON, config, epoch, ledger_rows, row, save
 from helpers import files as day_files
@@ -16,10 +19,13 @@ from hypothesis import strategies as st
 
 from slurm_energy.config import profile_of
 from slurm_energy.ledger import segments
-from slurm_energy.ledger.aggregate import Job, Outcome, aggregate
+from slurm_energy.ledger.aggregate import aggregate
+from slurm_energy.ledger.measured import _source
+from slurm_energy.ledger.run import Outcome, Run
 from slurm_energy.ledger.segments import Taken, booked, segment_path, take_in
 from slurm_energy.ledger.store import Ledger
 from slurm_energy.ledger.verify import verify
+from slurm_energy.segment import DOMAINS, Segment
 from slurm_energy.slurm.sacctfile import scan
 from slurm_energy.slurm.zone import zone
 
@@ -94,9 +100,9 @@ class Site:
             taken = take_in(self.ledger, self.inbox)
             if fail:
                 raise KeyboardInterrupt
-            work = Job(
-                [scan(path, Path(folder))], None, None, self.config, profile_of(self.config), self.zone, "none", {}, (),
-                taken.days, taken.set_aside,
+            work = Run(
+                sources=[scan(path, Path(folder))], config=self.config, profile=profile_of(self.config), site=self.zone,
+                measured_days=taken.days, set_aside=taken.set_aside,
             )  # fmt: skip
             outcome = aggregate(self.ledger, work, Path(folder))
             booked(self.ledger)
@@ -170,6 +176,7 @@ BAD = {
     "no JSON": b"{",
     "an array": b"[]",
     "another schema": segment(schema=2),
+    "no schema": {key: value for key, value in segment().items() if key != "schema"},
     "a missing field": {key: value for key, value in segment().items() if key != "uj"},
     "text for a number": segment(job_id="7"),
     "negative energy": segment(uj={"package": -1}),
@@ -289,6 +296,35 @@ def test_no_bytes_in_a_segment_file_are_fatal(lines: list[bytes]) -> None:
         good = sum(line == json.dumps(segment()).encode() for line in lines)
         assert taken.segments >= good
         assert list(site.inbox.rglob("*.jsonl")) == []
+
+
+# What a line is in the files
+
+
+def test_every_field_of_a_segment_has_its_column_and_in_its_place() -> None:
+    columns = ["uj" if name.endswith("_uj") else name for name in segments.SCHEMA.names]
+    assert list(dict.fromkeys(columns)) == [name for name in Segment.__struct_fields__ if name != "schema"]
+    assert [name for name in segments.SCHEMA.names if name.endswith("_uj")] == [f"{domain}_uj" for domain in DOMAINS]
+
+
+def test_a_line_of_an_agent_of_before_a_field_came_is_read_as_it_was_meant(site: Site) -> None:
+    late = ("gpu_gap_s", "measured", "origin", "closed")
+    early = segment(gpus=[{"uuid": "GPU-1", "model": "H100", "uj": 5}])
+    site.put({key: value for key, value in early.items() if key not in late})
+    assert site.take().set_aside == ()
+    (path,) = site.ledger.path.glob("segments/*/*.parquet")
+    (one,) = pq.read_table(path).to_pylist()
+    assert [one[name] for name in late] == [0.0, "package,dram,gpu", "hook", ""]
+    assert one["gpus"] == '[{"uuid":"GPU-1","model":"H100","uj":5}]'
+
+
+def test_no_segments_have_the_columns_of_segments(site: Site) -> None:
+    site.put(segment())
+    site.take()
+    (path,) = site.ledger.path.glob("segments/*/*.parquet")
+    none, some = (duckdb.sql(f"SELECT * FROM {_source(files)}") for files in ([], [path]))
+    assert (none.columns, none.types) == (some.columns, some.types)
+    assert none.fetchall() == []
 
 
 # Joining
@@ -546,3 +582,26 @@ def test_the_ledger_of_many_segments_is_the_same_bytes_in_whatever_order_they_co
         written.append(day_files(site.ledger.path))
     assert written[0] == written[1] == written[2]
     assert segments.UNBOOKED not in [path.name for path in site.ledger.path.iterdir()]
+
+
+# What measured nothing, and what a run says of its days
+
+
+def test_a_node_that_measured_nothing_covers_nothing_and_hides_no_figure_of_slurm_s(tmp_path: Path) -> None:
+    site = Site(tmp_path, WATTS + '[slurm]\nenergy_plugin = "rapl"\n')
+    nothing = {"package": 0, "dram": 0, "gpu": 0, "other": 0}
+    site.put(segment(measured=[], uj=nothing), segment(8, node="n2"), segment(8, node="n3", measured=[], uj=nothing))
+    both = row(JobID="8", JobIDRaw="8", NNodes=2, NCPUS=8, NodeList="n[2-3]")
+    site.aggregate(row(), both)
+    seven, eight = (next(one for one in site.rows if one["job_id"] == job) for job in (7, 8))
+    assert (seven["coverage"], seven["measured_kwh"]) == (0.0, 0.0)
+    assert eight["coverage"] == pytest.approx(0.5)
+    assert eight["measured_kwh"] == pytest.approx(0.42)
+
+
+def test_a_run_names_the_days_that_have_something_and_no_others(site: Site) -> None:
+    site.put(idle(begin=NOON - 10 * 86_400))
+    outcome = site.aggregate(row(), row(Cluster="beta", Start=NOON - 30 * 86_400))
+    day = lambda moment: str(date.fromtimestamp(moment))  # noqa: E731
+    assert (str(outcome.first_day), str(outcome.last_day)) == (day(NOON - 30 * 86_400), day(NOON))
+    assert (outcome.days_written, outcome.days_unchanged) == (3, 0)

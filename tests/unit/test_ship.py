@@ -20,9 +20,9 @@ from pathlib import Path
 
 import pytest
 
-import slurm_energy.ship
 from slurm_energy.cli.ship import main
 from slurm_energy.ship import ShipError, Shipped, folder_name, ship_forever, ship_once
+from slurm_energy.ship import move as ship_move
 
 NAMES = ("n1.2026-11-24T12.1.jsonl", "n1.2026-11-24T12.2.jsonl", "n1.2026-11-24T13.1.jsonl")
 KILLED = """
@@ -362,7 +362,7 @@ def test_an_outbox_that_is_a_link_or_missing_or_busy_is_refused(place: Place, tm
 
 
 def test_a_file_that_changes_while_it_is_copied_stays(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    copy = slurm_energy.ship._copy
+    copy = ship_move._copy
 
     def slow(source: int, target: int, part: str) -> int:
         checksum = copy(source, target, part)
@@ -371,7 +371,7 @@ def test_a_file_that_changes_while_it_is_copied_stays(place: Place, monkeypatch:
                 file.write(b"more\n")
         return checksum
 
-    monkeypatch.setattr(slurm_energy.ship, "_copy", slow)
+    monkeypatch.setattr(ship_move, "_copy", slow)
     done = place.ship()
     assert (done.files, done.failed) == (2, 1)
     assert "changed while it was copied" in done.problems[0]

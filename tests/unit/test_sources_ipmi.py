@@ -2,6 +2,7 @@ import time
 from pathlib import Path
 
 import pytest
+from common.waiting import until
 
 from slurm_energy.sources import ipmi
 from slurm_energy.sources.base import Found, Unreadable
@@ -56,13 +57,6 @@ def options(bmc, **more):
     return Options(**{**usual, **more})
 
 
-def wait_for(condition, limit_s=10.0):
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.01)
-
-
 def alive(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
@@ -105,16 +99,16 @@ def test_the_nodes_power_is_integrated_by_the_agents_ticks(bmc):
 def test_the_thread_asks_again_and_its_answer_is_taken(bmc):
     counter = ipmi.find(options(bmc)).counters[0]
     (bmc / "says").write_text(FREEIPMI)
-    wait_for(lambda: counter._latest[0] == 332_000_000)
+    until("the new power", lambda: counter._latest[0] == 332_000_000, 10)
     counter.close()
 
 
 def test_a_hung_command_is_killed_with_its_children_and_reading_never_waits(bmc):
     counter = ipmi.find(options(bmc, ipmi_timeout_s=1.0)).counters[0]
     (bmc / "first").write_text(f"sleep 300 & echo $! >{bmc}/child; wait\n")
-    wait_for(lambda: "no answer in 1 s" in counter._why)
+    until("the end of its patience", lambda: "no answer in 1 s" in counter._why, 10)
     child = int((bmc / "child").read_text())
-    wait_for(lambda: not alive(child))
+    until("the child to be gone", lambda: not alive(child), 10)
     begin = time.perf_counter()
     counter.read(time.monotonic_ns())
     assert time.perf_counter() - begin < 0.05
@@ -122,18 +116,31 @@ def test_a_hung_command_is_killed_with_its_children_and_reading_never_waits(bmc)
     counter.close()
 
 
+class Polled:
+    """A process that counts how often it was asked whether it has ended."""
+
+    def __init__(self, process):
+        self.process, self.times = process, 0
+
+    def poll(self):
+        self.times += 1
+        return self.process.poll()
+
+
 def test_no_second_command_is_begun_beside_one_that_cannot_be_killed(bmc, monkeypatch):
-    counter = ipmi.find(options(bmc, ipmi_timeout_s=1.0)).counters[0]
+    counter = ipmi.find(options(bmc, ipmi_timeout_s=1.0, ipmi_period_s=0.1)).counters[0]
     (bmc / "first").write_text("exec sleep 300\n")
     monkeypatch.setattr(ipmi.os, "killpg", lambda *args: None)
-    wait_for(lambda: "does not end" in counter._why)
+    until("a command that hangs", lambda: counter._hung, 10)
+    assert "does not end" in counter._why
     monkeypatch.undo()
     asked = (bmc / "asked").read_text()
-    time.sleep(1.5)
+    counter._hung = hung = Polled(counter._hung)
+    until("some periods", lambda: hung.times > 3, 10)
     assert (bmc / "asked").read_text() == asked
     (bmc / "first").unlink()
-    counter._hung.kill()
-    wait_for(lambda: (bmc / "asked").read_text() != asked)
+    hung.process.kill()
+    until("the next command", lambda: (bmc / "asked").read_text() != asked, 10)
     counter.close()
 
 

@@ -18,8 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slurm_energy.cli import main
+from slurm_energy.ledger.durable import replace
+from slurm_energy.ledger.errors import LedgerError
 from slurm_energy.ledger.schema import SCHEMA
-from slurm_energy.ledger.store import Ledger, LedgerError, open_ledger, replace
+from slurm_energy.ledger.store import Ledger, open_ledger
 
 HOLDER = """
 import sys
@@ -106,12 +108,12 @@ import io, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import helpers
-from slurm_energy.ledger import aggregate
+from slurm_energy.ledger import day_files
 count = 0
 class BytesIO(io.BytesIO):
     def getvalue(self):
         return io.BytesIO.getvalue(self)
-aggregate.BytesIO = BytesIO  # so that one call of it can be replaced
+day_files.BytesIO = BytesIO  # so that one call of it can be replaced
 real = {call}
 def killed(*arguments):
     global count

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import bcrypt
 import pytest
+from common.waiting import until
 from exporter_harness import (
     HAS_OPENSSL,
     Exporter,
@@ -24,7 +25,7 @@ from exporter_harness import (
     many_jobs,
     openssl,
     running,
-    wait_for,
+    unsent,
 )
 from slurm_energy_exporters import web_access
 from slurm_energy_exporters.node import main
@@ -309,7 +310,7 @@ def test_a_password_that_is_taken_back_ends_on_a_kept_connection_too(tmp_path: P
         kept = client.sock
         path.write_text(f"basic_auth_users: {{noam: {HASH}}}")
         begin = time.monotonic()
-        wait_for(lambda: asked(client, basic("emma", "secret")) == 401, 5)
+        until("it to be taken back", lambda: asked(client, basic("emma", "secret")) == 401, 5)
         assert time.monotonic() - begin < 2
         assert asked(client, basic("noam", "secret")) == 200
         assert client.sock is kept
@@ -329,7 +330,7 @@ def test_an_authority_that_is_taken_back_ends_on_a_kept_connection_too(tmp_path:
         assert asked(client, "") == 200
         path.write_text(path.read_text() + f"basic_auth_users: {{emma: {HASH}}}\n")
         kept = client.sock
-        wait_for(lambda: asked(client, "") == 401, 5)
+        until("a password to be asked for", lambda: asked(client, "") == 401, 5)
         assert client.sock is kept, "who may come in by TLS is the same"
         authority.write_bytes((certificates / "other-ca.pem").read_bytes())
 
@@ -340,7 +341,7 @@ def test_an_authority_that_is_taken_back_ends_on_a_kept_connection_too(tmp_path:
                 return True
             return False
 
-        wait_for(ended, 5)
+        until("the connection to end", ended, 5)
         assert refused(exporter, trusting(certificates, "client"))
         assert exporter.get(tls=trusting(certificates, "stranger")).status == 401
         client.close()
@@ -359,7 +360,7 @@ def test_who_guesses_passwords_locks_nobody_out(tmp_path: Path, source: str) -> 
         if source == "127.0.0.1":
             assert exporter.get(Authorization=right).status == 200
         with guessing(exporter.port, "emma", GUESSERS, source) as statuses:
-            wait_for(lambda: statuses[503] > GUESSERS and statuses[401] > 5)
+            until("many guesses", lambda: statuses[503] > GUESSERS and statuses[401] > 5, 10)
 
             def scrapes() -> None:
                 for _ in range(5):
@@ -369,7 +370,7 @@ def test_who_guesses_passwords_locks_nobody_out(tmp_path: Path, source: str) -> 
 
             scrapes()
             os.utime(path)
-            wait_for(lambda: "read anew" in exporter.log)
+            until("the file to be read", lambda: "read anew" in exporter.log, 10)
             scrapes()
         assert set(statuses) <= {401, 503}
         assert exporter.status("Threads") <= 3
@@ -441,10 +442,9 @@ def test_tls_clients_that_never_finish_their_handshake(tmp_path: Path, certifica
         begin = time.monotonic()
         assert exporter.get(tls=trusting(certificates)).status == 200
         assert time.monotonic() - begin < 3
-        assert exporter.files() < 300
+        until("the surplus to be closed", lambda: exporter.files() < 300, 2)
         assert exporter.status("Threads") <= 3
-        time.sleep(6)
-        assert exporter.files() < 40, "they are dropped in time"
+        until("them to be dropped", lambda: exporter.files() < 40, 15)
         with ThreadPoolExecutor(20) as pool:
             trusted = trusting(certificates)
             assert {pool.submit(exporter.get, tls=trusted).result().status for _ in range(200)} == {200}
@@ -463,12 +463,12 @@ def test_big_answers_by_tls_and_clients_that_never_read_them(tmp_path: Path, cer
         assert len(exporter.get(tls=trusted).body) > 400_000
         assert time.monotonic() - begin < 2
         with deaf(exporter.port, 300, get * 100, tls=trusted):
-            wait_for(lambda: sum(size > 0 for size in exporter.unsent()) > 200)
+            until("answers to pile up", lambda: sum(size > 0 for size in unsent(exporter.port)) > 200, 10)
             for _ in range(10):
                 begin = time.monotonic()
                 assert exporter.get(tls=trusted).status == 200
                 assert time.monotonic() - begin < 2
-            assert exporter.files() < 300
+            until("the surplus to be closed", lambda: exporter.files() < 300, 2)
         assert exporter.status("Threads") <= 3
         assert exporter.status("VmHWM") < 64 * 1024
 
@@ -506,11 +506,14 @@ def test_a_new_certificate_is_taken_over_while_it_runs(tmp_path: Path) -> None:
         first = trusting(tmp_path)
         assert exporter.get(tls=first).status == 200
         make_certificates(tmp_path)
-        time.sleep(1.1)
+        until("the new one", lambda: not refused(exporter, trusting(tmp_path)), 10)
         assert exporter.get(tls=trusting(tmp_path)).status == 200
         with pytest.raises(ssl.SSLError):
             exporter.get(tls=first)
         (tmp_path / "server.key").write_text("")
-        time.sleep(1.1)
-        assert exporter.get(tls=trusting(tmp_path)).status == 200, "a wrong one is not taken"
-        assert "the earlier configuration stays" in exporter.log
+
+        def seen() -> bool:
+            assert exporter.get(tls=trusting(tmp_path)).status == 200, "a wrong one is not taken"
+            return "the earlier configuration stays" in exporter.log
+
+        until("the wrong one to be seen", seen, 10)

@@ -17,23 +17,21 @@ import os
 import re
 import stat
 import time
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 from typing import NamedTuple
 from urllib.parse import quote
 
+from slurm_energy.ship.move import Foreign, move_file
+
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}\.jsonl")
 """What the agent calls a finished file. A dot-file is one that is not finished, and not looked at."""
-FILE_MODE, FOLDER_MODE = 0o640, 0o750
+FOLDER_MODE = 0o750
 MAX_PAUSE_S = 600.0
 """The longest time between two tries while the inbox cannot be reached (or the period, where that is longer)."""
-_CHUNK = 1 << 18
 _STALE_PART_S = 3600.0
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_PART = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # Where these come up, the next file would fare no better.
 _UNREACHABLE = frozenset(
     {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN,
@@ -61,10 +59,6 @@ class Shipped(NamedTuple):
     problems: tuple[str, ...] = ()
 
 
-class _Foreign(Exception):
-    """Not a file that the agent made."""
-
-
 def ship_once(outbox: Path, inbox: Path, *, cluster: str, node: str) -> Shipped:
     """Moves every finished file of the outbox to INBOX/<cluster>/<node>/.
 
@@ -84,9 +78,9 @@ def ship_once(outbox: Path, inbox: Path, *, cluster: str, node: str) -> Shipped:
             return Shipped(0, 0, len(names), foreign, tuple(problems))
         for number, name in enumerate(names):
             try:
-                size += _move(source, target, name)
+                size += move_file(source, target, name)
                 files += 1
-            except _Foreign as error:
+            except Foreign as error:
                 foreign += 1
                 problems.append(f"{name}: {error}; left alone")
             except OSError as error:
@@ -196,93 +190,6 @@ def folder_name(name: str) -> str:
     if not quoted:
         raise ShipError("the cluster and the node need a name; give --cluster and --node")
     return "%2E" + quoted[1:] if quoted.startswith(".") else quoted
-
-
-def _move(outbox: int, target: int, name: str) -> int:
-    """Moves one file; its bytes. Raises _Foreign and OSError, with the file still in the outbox."""
-    with _regular(outbox, name) as (source, before):
-        if before.st_nlink > 1:
-            raise _Foreign("a file with a second name elsewhere")
-        part = f".{name}.{os.urandom(6).hex()}.part"
-        try:
-            checksum = _copy(source, target, part)
-            if _state(os.fstat(source)) != _state(before):
-                raise OSError(errno.EAGAIN, "it changed while it was copied")
-            final = _free_name(target, name, source, checksum)
-            if final:
-                os.rename(part, final, src_dir_fd=target, dst_dir_fd=target)
-            os.fsync(target)
-        finally:
-            with contextlib.suppress(OSError):
-                os.unlink(part, dir_fd=target)
-        if _state(os.stat(name, dir_fd=outbox, follow_symlinks=False)) != _state(before):
-            raise OSError(errno.EAGAIN, "another file took its name while it was copied")
-        os.unlink(name, dir_fd=outbox)
-    return before.st_size
-
-
-def _copy(source: int, target: int, part: str) -> int:
-    """Writes the open file into a new one that is safe on disk; the content's checksum."""
-    checksum = 0
-    copy = os.open(part, _PART, FILE_MODE, dir_fd=target)
-    try:
-        os.fchmod(copy, FILE_MODE)
-        while chunk := os.read(source, _CHUNK):
-            checksum = zlib.crc32(chunk, checksum)
-            while chunk:
-                chunk = chunk[os.write(copy, chunk) :]
-        os.fsync(copy)
-    finally:
-        os.close(copy)
-    return checksum
-
-
-def _free_name(target: int, name: str, source: int, checksum: int) -> str:
-    """What to call the source's content in the inbox: its name, or beside a different file; '': it is there."""
-    for candidate in (name, f"{name.removesuffix('.jsonl')}.{checksum:08x}.jsonl"):
-        try:
-            with _regular(target, candidate) as (there, _):
-                if _same(there, source):
-                    os.fsync(there)
-                    return ""
-        except FileNotFoundError:
-            return candidate
-        except _Foreign as error:
-            raise OSError(errno.EEXIST, f"what has its name in the inbox is {error}") from error
-    raise OSError(errno.EEXIST, "what has its names in the inbox is different")
-
-
-def _same(one: int, other: int) -> bool:
-    if os.fstat(one).st_size != os.fstat(other).st_size:
-        return False
-    os.lseek(other, 0, os.SEEK_SET)
-    while chunk := os.read(one, _CHUNK):
-        if chunk != os.read(other, len(chunk)):
-            return False
-    return True
-
-
-@contextlib.contextmanager
-def _regular(folder: int, name: str) -> Iterator[tuple[int, os.stat_result]]:
-    """A file for reading, if it is an ordinary one, and what it was like when it was opened."""
-    try:
-        file = os.open(name, _FILE, dir_fd=folder)
-    except OSError as error:
-        # What cannot be opened this way because of what it is: links, sockets.
-        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO):
-            raise _Foreign("not an ordinary file") from error
-        raise
-    try:
-        found = os.fstat(file)
-        if not stat.S_ISREG(found.st_mode):
-            raise _Foreign("not an ordinary file")
-        yield file, found
-    finally:
-        os.close(file)
-
-
-def _state(found: os.stat_result) -> tuple[int, int, int, int]:
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _reason(error: OSError) -> str:
