@@ -33,6 +33,8 @@ class Connection:
     def __init__(self, peer: str) -> None:
         self.peer = peer
         self.task: asyncio.Task[None] | None = None
+        self.begun = False
+        """Whether its task has had a turn, and looks after the socket."""
         self.busy = False
         """Whether its answer is being made."""
         self.answer: bytes | None = None

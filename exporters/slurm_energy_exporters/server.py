@@ -92,10 +92,12 @@ class Server:
                 client.close()
                 continue
             one.task = asyncio.create_task(self._connection(one, client))
-            one.task.add_done_callback(functools.partial(self._closed, one))
+            one.task.add_done_callback(functools.partial(self._closed, one, client))
 
-    def _closed(self, one: Connection, task: asyncio.Task[None]) -> None:
+    def _closed(self, one: Connection, client: socket.socket, task: asyncio.Task[None]) -> None:
         self._open.remove(one)
+        if not one.begun:  # its place was given away before its task had its first turn
+            client.close()
         self._over += 1
         if self._over % self.limits.connections == 0:
             gc.collect()  # asyncio leaves circles, and between them memory that cannot be used: megabytes in a siege
@@ -105,6 +107,7 @@ class Server:
 
     async def _connection(self, one: Connection, client: socket.socket) -> None:
         """From the handshake to the end."""
+        one.begun = True
         loop = asyncio.get_running_loop()
         reader = Incoming(HEAD_BYTES)
         protocol = asyncio.StreamReaderProtocol(reader)
@@ -141,8 +144,8 @@ class Server:
 
     async def _talk(self, one: Connection, gate: object, reader: Incoming, writer: asyncio.StreamWriter) -> None:
         """Requests and answers, one after the other."""
-        limits, clock, abort = self.limits, asyncio.get_running_loop().time, writer.transport.abort
-        wait_s, send_s, going_on = limits.head_s, limits.send_s, True
+        limits, clock, abort, going_on = self.limits, asyncio.get_running_loop().time, writer.transport.abort, True
+        wait_s, send_s = limits.head_s, limits.send_s
         while going_on:
             request = None
             try:
@@ -153,6 +156,8 @@ class Server:
                 if not self._open.alive(one):
                     return  # somebody else was given this one's place
                 response = await self._answer(one, request)
+                if not self._open.alive(one):
+                    return  # meanwhile; Python's wait_for() may have swallowed that it was cancelled
             except asyncio.LimitOverrunError:
                 response = _plain(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             except Refused as refused:
@@ -199,15 +204,15 @@ class Server:
 
     def _check(self, authorization: str) -> bool:
         """On the thread of passwords: they may be known by now, from another address."""
-        known = self.access.remembered(authorization)
-        return self.access.check(authorization) if known is None else known
+        return self.access.check(authorization) if (known := self.access.remembered(authorization)) is None else known
 
     async def _send(self, one: Connection, writer: asyncio.StreamWriter, head: bytes, body: bytes) -> None:
         self._open.sending(one, body)
         writer.write(head + body[:CHUNK])
         await writer.drain()
         for at in range(CHUNK, len(body), CHUNK):
-            self._open.alive(one)
+            if not self._open.alive(one):
+                return
             writer.write(body[at : at + CHUNK])
             await writer.drain()
         self._open.alive(one)

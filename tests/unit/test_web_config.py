@@ -463,7 +463,7 @@ def test_big_answers_by_tls_and_clients_that_never_read_them(tmp_path: Path, cer
         assert len(exporter.get(tls=trusted).body) > 400_000
         assert time.monotonic() - begin < 2
         with deaf(exporter.port, 300, get * 100, tls=trusted):
-            until("answers to pile up", lambda: sum(size > 0 for size in unsent(exporter.port)) > 200, 10)
+            until("answers to pile up", lambda: sum(size > 0 for size in unsent(exporter.port)) > 200, 40)
             for _ in range(10):
                 begin = time.monotonic()
                 assert exporter.get(tls=trusted).status == 200
