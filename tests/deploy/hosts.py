@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -112,10 +113,17 @@ def _cgroups(point: Path) -> Iterator[Path]:
         top.mkdir()
         yield top
     finally:
-        for path, _, _ in os.walk(top, topdown=False):
-            with contextlib.suppress(OSError):
-                Path(path).rmdir()
+        # The kernel needs a moment for the processes that were in them.
+        until("the hosts' cgroups to be gone", lambda: _removed(top), 10, fail=warnings.warn)
         subprocess.run(["umount", point], check=False)
+
+
+def _removed(top: Path) -> bool:
+    """Removes the cgroups that are empty by now; whether all are gone."""
+    for path, _, _ in os.walk(top, topdown=False):
+        with contextlib.suppress(OSError):
+            Path(path).rmdir()
+    return not top.exists()
 
 
 @contextlib.contextmanager
