@@ -177,12 +177,10 @@ class Scrape:
             if domain in snapshot.attributed:  # an older agent does not say it
                 self._joules("attributed_energy_joules", (domain,), snapshot.attributed[domain])
             self._joules("idle_energy_joules", (domain,), snapshot.idle.joules.get(domain, 0.0))
+        watts = snapshot.node_watts()
         for domain in self.powered:
-            idle = snapshot.idle.watts.get(domain, 0.0)
-            add("idle_power_watts", (domain,), round(idle, 3))
-            add(
-                "node_power_watts", (domain,), round(idle + sum(job.watts.get(domain, 0.0) for job in snapshot.jobs), 3)
-            )
+            add("idle_power_watts", (domain,), round(snapshot.idle.watts.get(domain, 0.0), 3))
+            add("node_power_watts", (domain,), round(watts[domain], 3))
 
     def _jobs(self) -> None:
         add, taken = self.families.add, set()

@@ -136,6 +136,11 @@ class Engine:
             session.samples += 1
             session.gap_ns += gap_ns
             session.end = wall_ns
+            if gpu_gaps or session.gpus_unknown:
+                # A GPU that is lost is a gap of who holds it, and of nobody else: by its part of the GPUs that it holds.
+                held = session.gpus_unknown + len(session.gpus)
+                lost = session.gpus_unknown + len(gpu_gaps.intersection(session.gpus))
+                session.gpu_gap_ns += length * lost // max(held, 1)
         idle = self.idle
         idle.package += package[-1]
         idle.dram += dram[-1]
@@ -144,13 +149,6 @@ class Engine:
         idle.samples += 1
         idle.gap_ns += gap_ns
         idle.end = wall_ns
-        # A GPU that is lost is a gap of those who hold it, and of nobody else: by its part of the GPUs that they hold.
-        for live in lives:
-            session = live.session
-            if session.gpus_unknown or gpu_gaps:
-                lost = session.gpus_unknown + (len(gpu_gaps.intersection(session.gpus)) if gpu_gaps else 0)
-                if lost:
-                    session.gpu_gap_ns += length * lost // (session.gpus_unknown + len(session.gpus))
         for device, parts in shares.gpus.items():
             if parts[-1]:  # held by no job, or by one alone: then the last is 0
                 idle.by_gpu[device] = idle.by_gpu.get(device, 0) + parts[-1]

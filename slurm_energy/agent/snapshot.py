@@ -73,6 +73,11 @@ class Snapshot(msgspec.Struct, kw_only=True):
     attributed: dict[str, float] = {}
     """All that the counters' energy was given to, J by domain: every job of this boot, those that have ended too, and idle."""
 
+    def node_watts(self) -> dict[str, float]:
+        """What the node draws, W by domain: its jobs and what no job gets."""
+        parts = (*self.jobs, self.idle)
+        return {domain: sum(part.watts.get(domain, 0.0) for part in parts) for domain in DOMAINS}
+
 
 def take(agent: Agent) -> Snapshot:
     """The agent as it is after its last look."""

@@ -127,8 +127,7 @@ def _tell(done: Done, as_json: bool, quiet: bool) -> None:
         from slurm_energy.report.formats import printable
 
         for row in outcome.set_aside[:10]:
-            place = f"{row.source}, line {row.line}" if row.line else row.source
-            print(f"senergy: {printable(f'{place}: {row.reason}')}", file=sys.stderr)
+            print(f"senergy: {printable(str(row))}", file=sys.stderr)
         more = " (the first 10 are shown)" if counts.set_aside > 10 else ""
         print(
             f"senergy: {counts.set_aside:,} rows set aside{more}; they are kept in {outcome.set_aside_file}",

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,8 +102,6 @@ def _state_key(source: str, clusters: Sequence[str]) -> str:
 
 def _since(config: Config, last_run: int | None, now: int) -> int:
     """Midnight before the last run less the days in which late records may come; at first as far as the site says."""
-    from datetime import datetime, timedelta
-
     days = config.site.lookback_days if last_run is not None else config.site.first_days
     moment = datetime.fromtimestamp(last_run or now, site_zone(config)) - timedelta(days=days)
     return round(moment.replace(hour=0, minute=0, second=0, microsecond=0).timestamp())
@@ -111,8 +109,6 @@ def _since(config: Config, last_run: int | None, now: int) -> int:
 
 def _midnight(day: date, config: Config) -> int:
     """When the day before this UTC day begins on the site's clock."""
-    from datetime import datetime, timedelta
-
     before = day - timedelta(days=1)
     return round(datetime(before.year, before.month, before.day, tzinfo=site_zone(config)).timestamp())
 

@@ -39,8 +39,7 @@ def explain(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="JOBID") from error
     for row in found.set_aside:
-        place = f"{row.source}, line {row.line}" if row.line else row.source
-        typer.echo(f"senergy: {printable(f'{place}: {row.reason}')}", err=True)
+        typer.echo(f"senergy: {printable(str(row))}", err=True)
     if not found.jobs:
         typer.echo(f"senergy: no record of job {jobid} in {source}", err=True)
         raise typer.Exit(1)

@@ -19,9 +19,10 @@ from slurm_energy.ledger.ingest import Ingest
 from slurm_energy.ledger.projects import explain, rules_of, sweep_sql
 from slurm_energy.ledger.store import Ledger
 from slurm_energy.report.formats import printable
+from slurm_energy.slurm import states
 from slurm_energy.slurm.records import RawRecords, SetAside
 from slurm_energy.slurm.sacct import read_sacct
-from slurm_energy.sql import quoted
+from slurm_energy.sql import one_of, parquet
 
 _FIELDS = ("account", "user", "wckey", "job_name", "comment")
 _ID = re.compile(r"(\d{1,18})(?:([_+])(\d{1,9}))?")
@@ -57,7 +58,7 @@ def find_jobs(
     config, _ = load_config(config_path)
     asked = list(clusters) or list(config.slurm.clusters)
     if asked:
-        where += f" AND cluster IN ({', '.join(map(quoted, asked))})"
+        where += f" AND cluster IN {one_of(asked)}"
     with tempfile.TemporaryDirectory(prefix="senergy-") as folder:
         con = duckdb.connect()
         ingest = Ingest(con, site_zone(config), config.site.cluster)
@@ -82,14 +83,14 @@ def find_jobs(
 
 def _stored(ledger: Ledger, where: str) -> dict[str, list[str]]:
     """The projects under which the ledger has the job, by cluster; nothing where there is no ledger."""
-    files = [str(file.path) for file in ledger.days()] if ledger.path.is_dir() else []
+    files = [file.path for file in ledger.days()]
     if not files:
         return {}
     stored: dict[str, list[str]] = {}
-    with telling_damage([Path(file) for file in files]):
+    with telling_damage(files):
         rows = duckdb.execute(
-            f"SELECT DISTINCT cluster, project FROM read_parquet([{', '.join(map(quoted, files))}], hive_partitioning=false) "
-            f"WHERE {where} AND state NOT IN ('IDLE', 'NO_RECORD') ORDER BY ALL"
+            f"SELECT DISTINCT cluster, project FROM {parquet(files)} "
+            f"WHERE {where} AND state NOT IN {one_of(states.OWN)} ORDER BY ALL"
         ).fetchall()
     for cluster, project in rows:
         stored.setdefault(str(cluster), []).append(str(project))

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from slurm_energy.ledger.store import Ledger
     from slurm_energy.report.selection import Selection
 
-IDLE_PROJECT = "(idle)"
-"""What no job used; who asks for it has it without --idle."""
-
 
 def report(
     project: Annotated[
@@ -84,6 +81,7 @@ def report(
     from slurm_energy.ledger.store import Ledger
     from slurm_energy.report.groups import COLUMNS
     from slurm_energy.report.selection import Selection
+    from slurm_energy.slurm.states import IDLE_PROJECT
 
     if sum((parsable2, json_, csv, markdown)) > 1:
         raise typer.BadParameter("--parsable2, --json, --csv and --markdown exclude each other", param_hint="output")
@@ -102,7 +100,8 @@ def report(
     first, last = (None if edge is None else _day(edge, settings) for edge in window)
     users, accounts = split(user, "-u/--user"), split(account, "-A/--account")
     wanted = split(clusters, "-M/--clusters")
-    chosen = Selection(projects, users, accounts, wanted, first, last, idle or IDLE_PROJECT in projects)
+    with_idle = idle or IDLE_PROJECT in projects  # who asks for what no job used has it without --idle
+    chosen = Selection(projects, users, accounts, wanted, first, last, with_idle)
     priced = profile_of(settings, profile) if profile else None
     keys = split(by, "--by") or ["project"]
     given = {"project": projects, "user": users, "account": accounts}

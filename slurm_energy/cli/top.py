@@ -103,7 +103,7 @@ def _plain(snapshot: Snapshot) -> dict[str, Any]:
 
     found: dict[str, Any] = msgspec.to_builtins(snapshot)
     found["live"] = not _stuck(snapshot)
-    found["node_watts"] = sum(sum(job.watts.values()) for job in (*snapshot.jobs, snapshot.idle))
+    found["node_watts"] = sum(snapshot.node_watts().values())
     return found
 
 
@@ -122,7 +122,7 @@ def _table(snapshots: list[Snapshot]) -> Any:
         table.add_column(name, justify="right", no_wrap=True)
     for snapshot in snapshots:
         jobs = sorted(snapshot.jobs, key=lambda job: -sum(job.watts.values()))
-        total = [sum(job.watts[domain] for job in (*jobs, snapshot.idle)) for domain in DOMAINS]
+        total = list(snapshot.node_watts().values())
         stuck = _stuck(snapshot)
         sign = ", ".join([*(["stuck: no live watts"] if stuck else []), *snapshot.problems])
         table.add_row(

@@ -146,7 +146,7 @@ class Machine:
             shown = read_snapshot(self.at(path))
         except AgentError as error:
             return Agent(error=str(error))
-        watts = sum(sum(one.watts.values()) for one in (*shown.jobs, shown.idle))
+        watts = sum(shown.node_watts().values())
         return Agent(
             "", shown.version, age_s(shown, time.time()), shown.period_s, watts, len(shown.jobs), len(shown.counters), shown.outbox_fill,
             tuple(shown.problems),

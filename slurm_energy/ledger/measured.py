@@ -150,7 +150,7 @@ def leftover_rows_sql(profile: str) -> str:
     facility = facility_from_it_kwh(it, Sql("d.pue"))
     return f"""
         SELECT l.cluster, d.day AS date, l.job_id, NULL::BIGINT AS array_job_id, NULL::INTEGER AS array_task_id,
-          l.restart_count, l."user", l.account, CASE WHEN l.job_id = 0 THEN '(idle)' ELSE l.account END AS project,
+          l.restart_count, l."user", l.account, CASE WHEN l.job_id = 0 THEN {quoted(states.IDLE_PROJECT)} ELSE l.account END AS project,
           NULL::VARCHAR AS sweep, l."partition", '' AS qos, '' AS wckey, l.node AS job_name,
           CASE WHEN l.job_id = 0 THEN {quoted(states.IDLE)} ELSE {quoted(states.NO_RECORD)} END AS state, NULL::BIGINT AS submit,
           l.session_start AS start, l.end_s AS "end", 0::BIGINT AS elapsed_s, 1 AS nodes, 0 AS cpus, 0 AS gpus,

@@ -15,6 +15,11 @@ class SetAside(NamedTuple):
     reason: str
     text: str
 
+    def __str__(self) -> str:
+        """Where it stood and why, in one line."""
+        place = f"{self.source}, line {self.line}" if self.line else self.source
+        return f"{place}: {self.reason}"
+
 
 class Table(NamedTuple):
     """Rows of text in a file that needs no further look: every line has exactly these columns."""

@@ -17,3 +17,5 @@ IDLE, NO_RECORD = "IDLE", "NO_RECORD"
 """None of Slurm's: what a row of the ledger says that comes from segments alone, of no job or of one without a record."""
 OWN = (IDLE, NO_RECORD)
 """Such rows are made anew whenever their day is."""
+IDLE_PROJECT = "(idle)"
+"""The project of rows in the state IDLE."""

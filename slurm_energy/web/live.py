@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from slurm_energy.agent.client import AgentError, read_snapshot
 from slurm_energy.agent.freshness import age_s, is_old
-from slurm_energy.segment import DOMAINS
 from slurm_energy.units import J_PER_KWH
 
 if TYPE_CHECKING:
@@ -65,8 +64,7 @@ def _node(snapshot: Snapshot) -> dict[str, Any]:
         "problems": [*([] if live else [_why_old(age_s(snapshot, now))]), *snapshot.problems],
     }
     if live:
-        parts = [*snapshot.jobs, snapshot.idle]
-        watts = {domain: sum(part.watts.get(domain, 0.0) for part in parts) for domain in DOMAINS}
+        watts = snapshot.node_watts()
         jobs = sorted((_job(job, snapshot.wall_ns / 1e9) for job in snapshot.jobs), key=lambda one: -one["watts"])
         found |= {
             "watts": sum(watts.values()), "domains": watts, "idle_watts": sum(snapshot.idle.watts.values()), "jobs": jobs,

@@ -235,11 +235,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         prometheus = world.prometheus
         stack.callback(prometheus.end)
         try:
-            until("all targets to be up", lambda: prometheus.value('sum(up{job=~"slurm-energy-.*"})') == 3, 60)
-            until("the ledger", lambda: prometheus.value("slurm_energy_ledger_up") == 1)
-            until("jobs to have watts", lambda: prometheus.value("count(job:slurm_energy_power_watts:sum)") == 4)
-            # The last of the rules to have a value: it looks back farthest.
-            until("conservation", lambda: len(prometheus.instant("node:slurm_energy_conservation_error:ratio15m")) == 2)
+            prometheus.wait_for_all(4, 60)
         except BaseException:
             print(daemons.logs(), *(node.log() for node in world.nodes.values()), sep="\n")
             raise

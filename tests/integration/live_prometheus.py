@@ -85,6 +85,14 @@ class Prometheus:
             return bool(answer.status == 200)
         return False
 
+    def wait_for_all(self, series: int, seconds: float) -> None:
+        """Waits until two nodes and a ledger are scraped, jobs have so many series of watts, and each rule has a value."""
+        until("all targets to be up", lambda: self.value("sum(up)") == 3, seconds)
+        until("the ledger", lambda: self.value("slurm_energy_ledger_up") == 1)
+        until("jobs to have watts", lambda: self.value("count(job:slurm_energy_power_watts:sum)") == series)
+        # The last of the rules to have a value: it looks back farthest.
+        until("conservation", lambda: len(self.instant("node:slurm_energy_conservation_error:ratio15m")) == 2)
+
     def get(self, path: str, **arguments: str) -> Any:
         """An answer's data. A query that is wrong fails the test."""
         try:

@@ -196,11 +196,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         prometheus = Prometheus(folder, groups, port, daemons)
         stack.callback(prometheus.end)
         try:
-            until("all targets to be up", lambda: prometheus.value("sum(up)") == 3, 120)
-            until("the ledger", lambda: prometheus.value("slurm_energy_ledger_up") == 1)
-            until("jobs to have watts", lambda: prometheus.value("count(job:slurm_energy_power_watts:sum)") == 3)
-            # The last of the rules to have a value: it looks back farthest.
-            until("conservation", lambda: len(prometheus.instant("node:slurm_energy_conservation_error:ratio15m")) == 2)
+            prometheus.wait_for_all(3, 120)
         except BaseException:
             print(daemons.logs())
             raise
